@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradcam_gan.config import PRESET_SIZE
 from gradcam_gan.errors import InputError
 
 Preset = Literal["paper64", "paper28"]
 Padding = Literal["zeros", "background", "replicate"]
-IMAGE_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
 BACKGROUND = -1.0  # black, in images scaled to [-1, 1]
 LATENT_SIZE = 100
 
@@ -57,8 +57,8 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _check_options(preset: str, width: int, channels: int, padding: str) -> None:
-    if preset not in IMAGE_SIZE:
-        raise InputError(f"preset={preset!r} is unknown; choose one of {', '.join(IMAGE_SIZE)}")
+    if preset not in PRESET_SIZE:
+        raise InputError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESET_SIZE)}")
     if width < 1 or channels < 1:
         raise InputError(f"width={width} and channels={channels} must both be at least 1")
     if padding not in ("zeros", "background", "replicate"):
@@ -112,7 +112,7 @@ class Discriminator(_ConvolutionalDiscriminator):
         self, preset: Preset = "paper64", *, width: int = 64, channels: int = 1, padding: Padding = "zeros"
     ) -> None:
         _check_options(preset, width, channels, padding)
-        super().__init__(IMAGE_SIZE[preset], channels)
+        super().__init__(PRESET_SIZE[preset], channels)
         # paper28 ends on 3x3 features: a 4x4 stride-2 head with padding 1 makes one score of them
         head = {"paper64": (8, 1, 0), "paper28": (4, 2, 1)}[preset]
         self.layers = nn.Sequential(

@@ -1,0 +1,61 @@
+"""Which device, precision and threads a run really gets."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from gradcam_gan.errors import InputError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` (the first CUDA GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N`` -> a device that exists.
+
+    Raises:
+        InputError: the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device={name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device={name!r}: this machine shows {torch.cuda.device_count()} CUDA GPUs; use auto or cpu"
+        )
+    return device
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """``auto`` -> ``bfloat16`` where the hardware computes in it, else ``float32``; others unchanged.
+
+    A CPU without AVX512-BF16 or AMX can emulate bfloat16, but slower than float32.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"
+
+
+@contextmanager
+def cpu_threads(threads: int | None) -> Iterator[int]:
+    """Compute with this many CPU threads inside; None keeps torch's number. Yields the number in force."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def reproducible_kernels() -> Iterator[None]:
+    """Deterministic cuDNN kernels without TF32 inside; on the CPU nothing changes."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

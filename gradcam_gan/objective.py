@@ -1,0 +1,120 @@
+"""What one training step optimises: the DCGAN objective, its networks and their optimisers.
+
+The loop in ``training`` knows nothing of losses: it hands an objective a batch of real images and of latents,
+and saves whatever networks and optimiser states the objective has.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradcam_gan.config import TrainingConfig
+from gradcam_gan.networks import Discriminator, Generator, StandardDiscriminator
+
+
+def build_discriminator(config: TrainingConfig, channels: int) -> Discriminator | StandardDiscriminator:
+    """The discriminator that the configuration names, freshly initialised from torch's global random state."""
+    if config.architecture == "standard":
+        return StandardDiscriminator(width=config.width, channels=channels, padding=config.padding)
+    return Discriminator(config.preset, width=config.width, channels=channels, padding=config.padding)
+
+
+def build_generator(config: TrainingConfig, channels: int) -> Generator:
+    """The generator that the configuration names, freshly initialised from torch's global random state."""
+    return Generator(config.preset, width=config.width, channels=channels)
+
+
+def _adam(network: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
+    """Adam with its state made now, not at the first step: a checkpoint restores into these tensors."""
+    device = next(network.parameters()).device
+    optimiser = torch.optim.Adam(
+        network.parameters(),
+        config.learning_rate,
+        (config.beta1, config.beta2),
+        fused=True,
+        capturable=device.type == "cuda",
+    )
+    for parameter in network.parameters():
+        optimiser.state[parameter] = {
+            "step": torch.zeros((), device=device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimiser
+
+
+class DCGANObjective:
+    """The non-saturating GAN loss with DCGAN's alternating steps (Goodfellow et al. 2014; Radford et al. 2016).
+
+    L_D = softplus(-D(x)) + softplus(D(G(z))), L_G = softplus(-D(G(z))), D the logit: binary cross-entropy after
+    the paper's sigmoid, without its overflow. Real and fake images pass D in separate batches, as in DCGAN.
+
+    Args:
+        config: the run.
+        channels: image channels.
+        device: where the networks live.
+        precision: ``bfloat16`` (autocast; weights and optimiser stay float32) or ``float32``.
+    """
+
+    statistics = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
+
+    def __init__(self, config: TrainingConfig, channels: int, device: torch.device, precision: str) -> None:
+        # made on the CPU from the seed alone, so that every device starts from the same weights
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            discriminator = build_discriminator(config, channels)
+            generator = build_generator(config, channels)
+        layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+        self.discriminator = discriminator.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.generator = generator.to(device, memory_format=layout)  # type: ignore[call-overload]
+        self.networks: dict[str, nn.Module] = {"discriminator": self.discriminator, "generator": self.generator}
+        self.optimisers = {name: _adam(network, config) for name, network in self.networks.items()}
+        self._device_type = device.type
+        self._reduced = precision == "bfloat16"
+
+    def _autocast(self) -> torch.autocast:
+        # inside a CUDA graph autocast must not cache its copies of the weights
+        return torch.autocast(
+            self._device_type, torch.bfloat16, self._reduced, cache_enabled=self._device_type == "cpu"
+        )
+
+    def step(self, real: Tensor, latents: Tensor) -> Tensor:
+        """Update D, then G, once.
+
+        Args:
+            real: images (N, C, H, W) float32 in [-1, 1].
+            latents: (N, 100), standard normal.
+
+        Returns:
+            (4,) float32 on the device, in the order of ``statistics``; the last two are probabilities.
+        """
+        with self._autocast():
+            fake = self.generator(latents)
+            logits_real = self.discriminator(real).float()
+            logits_fake = self.discriminator(fake.detach()).float()
+        loss_discriminator = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+        self._update("discriminator", loss_discriminator)
+
+        self.discriminator.requires_grad_(False)  # G's step needs the gradient through D, not D's own
+        with self._autocast():
+            loss_generator = F.softplus(-self.discriminator(fake).float()).mean()
+        self._update("generator", loss_generator)
+        self.discriminator.requires_grad_(True)
+
+        d_real, d_fake = torch.sigmoid(logits_real).mean(), torch.sigmoid(logits_fake).mean()
+        return torch.stack([loss_discriminator, loss_generator, d_real, d_fake]).detach()
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Optimiser states by network, parameter and quantity; the live tensors, to save or to copy into."""
+        return {
+            f"{name}.{parameter_name}.{quantity}": tensor
+            for name, network in self.networks.items()
+            for parameter_name, parameter in network.named_parameters()
+            for quantity, tensor in self.optimisers[name].state[parameter].items()
+        }

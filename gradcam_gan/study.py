@@ -1,0 +1,105 @@
+"""What one profile trains and looks at: the values of ``params/<profile>.yaml``, validated."""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from gradcam_gan import paths
+from gradcam_gan.config import TrainingConfig, ValidatedModel
+from gradcam_gan.errors import InputError
+
+PROFILES = ("smoke", "quick", "paper")
+PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
+
+
+class Study(ValidatedModel):
+    """A profile: which discriminators are trained, and what is asked of them.
+
+    Raises:
+        InputError: one line that names the parameter, the value and what is allowed.
+    """
+
+    profile: str = Field(pattern=r"^[\w-]+$", description="names the folders under runs/ and figures/")
+    data: str
+    data_dir: Path | None
+    train_images: int | None
+    preset: Literal["paper64", "paper28"]
+    width: int
+    batch_size: int
+    epochs: int
+    precision: Literal["auto", "bfloat16", "float32"]
+    device: str
+    threads: int | None
+    seeds: list[int] = Field(min_length=1, description="networks trained as in the paper")
+    background_seeds: list[int] = Field(description="networks trained with background padding, for C5")
+    figure_epochs: list[int] = Field(min_length=2, description="the rows of Figure 1")
+    probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
+    reference_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={self.seeds} names a seed twice")
+        if not set(self.background_seeds) <= set(self.seeds):
+            raise ValueError(f"background_seeds={self.background_seeds} must be among seeds={self.seeds}")
+        if sorted(set(self.figure_epochs)) != self.figure_epochs:
+            raise ValueError(f"figure_epochs={self.figure_epochs} must ascend")
+        if not 0 <= self.figure_epochs[0] <= self.figure_epochs[-1] <= self.epochs:
+            raise ValueError(f"figure_epochs={self.figure_epochs} must lie in 0..epochs={self.epochs}")
+        self.configs()  # whatever a single training would refuse, refused now
+        return self
+
+    @classmethod
+    def load(cls, profile: str, **changes: object) -> Self:
+        """The study of ``params/<profile>.yaml``, with some values changed.
+
+        Raises:
+            InputError: an unknown profile or parameter, or a value that is not allowed.
+        """
+        path = paths.PARAMS / f"{profile}.yaml"
+        if not path.is_file():
+            near = difflib.get_close_matches(profile, PROFILES, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"profile={profile!r} is unknown; {hint}params/ has {', '.join(PROFILES)}")
+        return cls(**{**yaml.safe_load(path.read_text()), **changes})
+
+    @classmethod
+    def of_notebook(cls, profile: str, **parameters: object) -> Self:
+        """The study that a notebook's ``parameters`` cell describes.
+
+        Where the environment variable GRADCAM_GAN_PROFILE is set, that profile replaces the cell's values.
+        """
+        override = os.environ.get(PROFILE_VARIABLE)
+        return cls.load(override) if override else cls.load(profile, **parameters)
+
+    def changes(self) -> dict[str, Any]:
+        """The values that differ from ``params/<profile>.yaml``."""
+        stored = type(self).load(self.profile).model_dump() if self.profile in PROFILES else {}
+        return {name: value for name, value in self.model_dump().items() if stored.get(name, ...) != value}
+
+    def config(self, seed: int, padding: str = "zeros") -> TrainingConfig:
+        """The training of one seed under one padding."""
+        shared = ("data", "data_dir", "train_images", "preset", "width", "batch_size", "epochs", "precision")
+        values = self.model_dump(include={*shared, "device", "threads"})
+        return TrainingConfig(**values, seed=seed, padding=padding)
+
+    def configs(self) -> list[TrainingConfig]:
+        """Every training of the study."""
+        return [
+            *(self.config(seed) for seed in self.seeds),
+            *(self.config(seed, "background") for seed in self.background_seeds),
+        ]
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the study's runs are kept."""
+        return paths.RUNS / self.profile
+
+    @property
+    def figures_dir(self) -> Path:
+        """Where the study's figures go."""
+        return paths.FIGURES / self.profile

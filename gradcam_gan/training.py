@@ -1,0 +1,286 @@
+"""Get or train: one call that loads a complete run, resumes a partial one, or trains an absent one."""
+
+import errno
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from gradcam_gan import storage
+from gradcam_gan.batchnorm import real_fake_accuracy
+from gradcam_gan.config import TrainingConfig
+from gradcam_gan.cuda_graph import Step, capture_step
+from gradcam_gan.data import ImageSet, data_hash, load_images
+from gradcam_gan.devices import cpu_threads, reproducible_kernels, resolve_device, resolve_precision
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.networks import LATENT_SIZE, to_model_range
+from gradcam_gan.objective import DCGANObjective
+from gradcam_gan.provenance import provenance
+from gradcam_gan.runs import Checkpoint, CheckpointFolder, Run, load_run
+
+logger = logging.getLogger(__name__)
+
+# real, generated and reference images each, for D's accuracy after every epoch: a standard error below 0.03
+ACCURACY_IMAGES = 256
+
+
+def train(config: TrainingConfig, runs_dir: Path | str = "runs") -> Run:
+    """The run of this configuration: loaded if complete, resumed if partial, trained if absent.
+
+    A run killed at any moment and started again ends with the weights of the uninterrupted run, bit for bit, on
+    the same machine with the same number of threads. A second process that asks for the same run waits.
+
+    Args:
+        config: what to train.
+        runs_dir: the run's folder is ``runs_dir / config.name``.
+
+    Raises:
+        InputError: the device or the data are not to be had, or the folder cannot be written.
+        RunError: the run stopped (a full disk, losses that are not finite); it says what is safe.
+    """
+    path = Path(runs_dir) / config.name
+    device = resolve_device(config.device)
+    if not _is_complete(path):
+        with _exclusive(path):
+            if not _is_complete(path):  # the process that held the lock may have finished it
+                with cpu_threads(config.threads) as threads, reproducible_kernels():
+                    _Session(config, path, device, threads).train()
+    return load_run(path)
+
+
+def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
+    """The images that this configuration trains on (or, with ``split="test"``, its held-out images).
+
+    Raises:
+        InputError: the data are not to be had, or they are fewer than one batch.
+    """
+    found = load_images(config.data, config.size, split, config.data_dir)
+    if split == "train" and config.train_images is not None:
+        order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
+        chosen = order[: config.train_images]
+        found = ImageSet(found.images[chosen], found.labels[chosen], found.class_names)
+    if split == "train" and len(found.images) < config.batch_size:
+        raise InputError(
+            f"{config.data} has {len(found.images)} training images, fewer than batch_size={config.batch_size}"
+        )
+    return found
+
+
+def fixed_latents(count: int, seed: int = 0) -> Tensor:
+    """Latents (count, 100), standard normal, the same on every call: to see one z change over the epochs."""
+    return torch.randn(count, LATENT_SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _is_complete(path: Path) -> bool:
+    manifest = path / "manifest.json"
+    return manifest.is_file() and storage.read_json(manifest)["status"] == "complete"
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold the run's lock; wait, and say so, while another process trains it.
+
+    The kernel holds the lock, so it goes with its process however that ends.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.warning("another process is training %s; waiting for it to finish", path)
+            lock.acquire()
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}; choose another runs_dir") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Session:
+    """One process's turn at one run: everything between taking the lock and the complete manifest."""
+
+    def __init__(self, config: TrainingConfig, path: Path, device: torch.device, threads: int) -> None:
+        self.config, self.path, self.device = config, path, device
+        self.checkpoints = CheckpointFolder(path / "checkpoints")
+        train_set = training_images(config)
+        self.images = train_set.images.to(device)
+        self.held_out = training_images(config, "test").images[:ACCURACY_IMAGES].to(device)
+        self.iterations = len(self.images) // config.batch_size
+        self.manifest = self._manifest(train_set, threads)
+        channels = self.images.shape[1]
+        self.objective = DCGANObjective(config, channels, device, self.manifest["precision"])
+        # drawn on the CPU, so that every device sees the same streams; latents apart from the order, so that
+        # runs on different images share them
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.latents = torch.Generator().manual_seed(config.seed + 2**31)
+
+    def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, object]:
+        """The manifest of a new run, or the stored one after checking that it can be continued here."""
+        here: dict[str, object] = {
+            "status": "partial",
+            "channels": train_set.images.shape[1],
+            "train_images": len(train_set.images),
+            "data_sha256": data_hash(train_set),
+            "device": str(self.device),
+            "precision": resolve_precision(self.config.precision, self.device),
+            "threads": threads,
+            **provenance(),
+        }
+        if not (self.path / "manifest.json").is_file():
+            return here
+        stored = storage.read_json(self.path / "manifest.json")
+        if stored["data_sha256"] != here["data_sha256"]:
+            raise RunError(
+                f"{self.path} was begun on other images than {self.config.data!r} now holds; "
+                "restore the data or delete that folder"
+            )
+        for key in ("device", "threads"):
+            if stored[key] != here[key]:
+                logger.warning(
+                    "%s was begun with %s=%s and goes on with %s; its last bits may differ",
+                    self.path, key, stored[key], here[key],
+                )  # fmt: skip
+        return stored
+
+    def train(self) -> None:
+        """Bring the run from its newest good checkpoint to its last epoch."""
+        try:
+            storage.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
+            storage.write_json(self.path / "manifest.json", self.manifest)
+            done = self._restore()
+            self._check_space(self.config.epochs - done)
+            step = self._step()
+            with self._progress(done) as progress:
+                for epoch in range(done + 1, self.config.epochs + 1):
+                    self._train_epoch(epoch, step, progress)
+            seconds = sum(row["seconds"] for row in self.checkpoints.rows())
+            storage.write_json(
+                self.path / "manifest.json", {**self.manifest, "status": "complete", "seconds": seconds}
+            )
+        except OSError as error:
+            good = self.checkpoints.epochs()
+            reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+            raise RunError(
+                f"could not write to {self.path}: {reason}; "
+                f"{f'epoch {good[-1]} is safe' if good else 'nothing was saved'}, "
+                "and train() goes on from there once there is room"
+            ) from error
+
+    def _restore(self) -> int:
+        """Load the newest checkpoint that can be read; the epochs it has completed."""
+        for epoch in reversed(self.checkpoints.epochs()):
+            try:
+                checkpoint = self.checkpoints.load(epoch, list(self.objective.networks))
+            except RunError as error:
+                logger.warning("%s; going back one epoch", error)
+                self.checkpoints.delete(epoch)
+                continue
+            for name, network in self.objective.networks.items():
+                network.load_state_dict(checkpoint.networks[name])
+            for name, tensor in self.objective.state().items():
+                tensor.copy_(checkpoint.training_state[name])
+            self.order.set_state(checkpoint.training_state["random.order"])
+            self.latents.set_state(checkpoint.training_state["random.latents"])
+            return epoch
+        self._save(0, {})
+        return 0
+
+    def _save(self, epoch: int, row: dict[str, float]) -> None:
+        networks = {name: network.state_dict() for name, network in self.objective.networks.items()}
+        random = {"random.order": self.order.get_state(), "random.latents": self.latents.get_state()}
+        self.checkpoints.save(Checkpoint(epoch, row, networks, {**self.objective.state(), **random}))
+        history = pd.DataFrame(self.checkpoints.rows())
+        storage.write_bytes(self.path / "history.csv", history.to_csv(index=False).encode())
+
+    def _check_space(self, epochs: int) -> None:
+        """Say before the work, not after it, that the checkpoints will not fit."""
+        newest = self.checkpoints.epoch_path(self.checkpoints.epochs()[-1])
+        needed = epochs * sum(
+            (newest / f"{name}.safetensors").stat().st_size for name in self.objective.networks
+        )
+        free = shutil.disk_usage(self.path).free
+        if epochs and needed > free:
+            raise RunError(
+                f"{epochs} epochs need about {needed / 1e6:.0f} MB in {self.path}, "
+                f"{free / 1e6:.0f} MB are free; make room or choose another runs_dir"
+            )
+
+    def _step(self) -> Step:
+        if self.device.type != "cuda":
+            return self.objective.step
+        batch = self.config.batch_size
+        return capture_step(
+            self.objective,
+            to_model_range(self.images[:batch]),
+            torch.zeros(batch, LATENT_SIZE, device=self.device),
+        )
+
+    def _progress(self, done: int) -> "tqdm[None]":
+        per_epoch = self.iterations * self.config.batch_size
+        return tqdm(
+            total=self.config.epochs * per_epoch,
+            initial=done * per_epoch,
+            desc=self.config.name,
+            unit="image",
+            unit_scale=True,
+            disable=None,  # quiet where nobody watches: in logs
+        )
+
+    def _train_epoch(self, epoch: int, step: Step, progress: "tqdm[None]") -> None:
+        """One pass over the images in random order, then the checkpoint.
+
+        Raises:
+            RunError: a loss is not finite; nothing of this epoch is saved.
+        """
+        batch, names = self.config.batch_size, self.objective.statistics
+        order = torch.randperm(len(self.images), generator=self.order)[: self.iterations * batch]
+        latents = torch.randn(self.iterations * batch, LATENT_SIZE, generator=self.latents)
+        indices, latents = order.to(self.device).split(batch), latents.to(self.device).split(batch)
+        statistics = torch.empty(self.iterations, len(names), device=self.device)
+        start = time.perf_counter()
+        for iteration in range(self.iterations):
+            real = to_model_range(self.images[indices[iteration]])
+            statistics[iteration] = step(real, latents[iteration])
+            progress.update(batch)
+        statistics = statistics.cpu()  # the epoch's only wait for the device
+        seconds = time.perf_counter() - start
+
+        broken = (~statistics.isfinite()).any(1).nonzero()
+        if len(broken):
+            raise RunError(
+                f"{self.path}: losses are not finite in epoch {epoch}, iteration {broken[0].item() + 1}; "
+                f"epoch {epoch - 1} is the last good checkpoint. Try a lower learning_rate or another seed"
+            )
+        means = dict(zip(names, statistics.mean(0).tolist(), strict=True))
+        row: dict[str, float] = {
+            "epoch": epoch,
+            "iterations": epoch * self.iterations,
+            "images": epoch * self.iterations * batch,
+            **means,
+            **self._accuracy(),
+            "seconds": seconds,
+            "images_per_second": self.iterations * batch / seconds,
+        }
+        self._save(epoch, row)
+        progress.set_postfix({"epoch": epoch, **{name: f"{value:.2f}" for name, value in means.items()}})
+
+    def _accuracy(self) -> dict[str, float]:
+        """D's balanced accuracy on held-out and generated images under each BatchNorm mode."""
+        generator = self.objective.generator.eval()
+        with torch.no_grad():
+            fake = generator(fixed_latents(len(self.held_out)).to(self.device))
+        generator.train()
+        by_mode = real_fake_accuracy(
+            self.objective.discriminator, self.held_out, fake, reference=self.images[:ACCURACY_IMAGES]
+        )
+        return {f"accuracy_{mode}": accuracy for mode, accuracy in by_mode.items()}
