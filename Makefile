@@ -85,7 +85,8 @@ setup: ## make or update the environment in .venv (the other targets do this by 
 	    echo "Setting up .venv with $$base: a minute or two, plus the time to download torch"; \
 	    rm -rf $(VENV); "$$base" -m venv $(VENV); \
 	fi; \
-	$(PY) -m pip install -qq --no-compile --no-deps -r requirements.lock -e .; \
+	$(PY) -m pip install -qq --no-compile --no-deps -r requirements.lock; \
+	$(PY) -m pip install -qq --no-compile --no-deps --no-build-isolation -e .; \
 	$(PY) -m pip check >/dev/null 2>&1 || $(PY) -m pip install -qq --no-compile -r requirements.lock; \
 	echo "$$key" > $(VENV)/.ready
 

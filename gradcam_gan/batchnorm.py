@@ -1,7 +1,7 @@
 """Which statistics a discriminator's BatchNorm layers use, which decides much of what it sees.
 
-- running: as after training. D sees separate batches of real and fake images, so the running mean of both may fit
-  neither, and D may sit near chance.
+- running: as after training. D sees separate batches of real and fake images, so the running mean of both may
+  fit neither, and D may sit near chance.
 - batch: of the batch it is given, as in training; then every logit and map depends on the other images.
 - reference: recomputed once on a fixed set of real images: one deterministic D, each image on its own.
 """
@@ -19,14 +19,14 @@ from gradcam_gan.explain import check_images, evaluating, logits, model_batches,
 def calibrate(discriminator: nn.Module, reference_images: Tensor, *, batch_size: int = 256) -> nn.Module:
     """A copy in eval mode whose BatchNorm running statistics are those of a reference set.
 
-    Mean and (unbiased) variance are averaged over batches of equal size, give or take one image, so that no short
-    last batch gets undue weight and the order of batches does not matter. Each layer normalises with the statistics
-    of the batch while they are taken, as in training.
+    Mean and (unbiased) variance are averaged over batches of equal size, give or take one image, so that no
+    short last batch gets undue weight and the order of batches does not matter. While they are taken, each
+    layer normalises with the statistics of the batch, as in training.
 
     Args:
         discriminator: left as it is. Without BatchNorm the copy is a plain one.
         reference_images: (N, C, H, W) with N > 1, uint8 or floating point in [-1, 1].
-        batch_size: the most images in a batch; larger comes closer to the statistics of the whole set at once.
+        batch_size: the most images in a batch; larger comes closer to the statistics of the whole set.
 
     Returns:
         The copy; layers without running statistics (``track_running_stats=False``) have them too.
@@ -37,15 +37,16 @@ def calibrate(discriminator: nn.Module, reference_images: Tensor, *, batch_size:
     check_images(reference_images, "reference_images")
     if len(reference_images) < 2 or batch_size < 2:
         raise InputError(
-            f"a variance needs two images: reference_images has {len(reference_images)}, batch_size={batch_size}; "
-            "give at least 2 of each"
+            f"reference_images has {len(reference_images)} images and batch_size={batch_size}; "
+            "a variance needs 2 or more of both"
         )
     calibrated = _copy(discriminator)
     layers = [module for module in calibrated.modules() if isinstance(module, BatchNorm)]
+    device = next(calibrated.parameters(), torch.empty(0)).device
 
     def run(layout: torch.memory_format) -> None:
         for layer in layers:
-            _track_cumulative(layer)
+            _track_cumulative(layer, device)
         for batch in model_batches(calibrated, reference_images, batch_size, layout):
             logits(calibrated, batch)
 
@@ -130,12 +131,10 @@ def _copy(discriminator: nn.Module) -> nn.Module:
     return copy.deepcopy(discriminator, computed).eval()
 
 
-def _track_cumulative(layer: BatchNorm) -> None:
+def _track_cumulative(layer: BatchNorm, device: torch.device) -> None:
     """Set a layer to take the plain average of the statistics of all batches from now on."""
     if layer.running_mean is None:
         layer.track_running_stats = True
-        like = layer.weight  # None where affine=False: then the buffers follow the input's first batch
-        device = None if like is None else like.device
         layer.running_mean = torch.zeros(layer.num_features, device=device)
         layer.running_var = torch.ones(layer.num_features, device=device)
         layer.num_batches_tracked = torch.tensor(0, device=device)

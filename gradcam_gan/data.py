@@ -304,7 +304,7 @@ def _offline_message(
     return (
         f"{problem}, and it cannot be downloaded: {reason}. With a network, torchvision.datasets."
         f"{dataset.__name__}(folder, download=True) gets it ({files} from {dataset.mirrors[0]}); copy "
-        f"folder/{dataset.__name__}/raw to {raw_folders[0]} or pass data_dir=folder; mnist-5k needs no network"
+        f"folder/{dataset.__name__}/raw to {raw_folders[0]} or pass data_dir=folder; mnist-5k needs none"
     )
 
 

@@ -5,7 +5,7 @@ the network after that layer needs a graph: everything before it runs as a plain
 of a parameter is ever computed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -79,9 +79,9 @@ def explain(
     At the last block of this package's discriminators the head is linear, so the gradient, and with it every
     Grad-CAM channel weight, is the same for all images.
 
-    The logit is explained, never its sigmoid, whose gradient vanishes where D is sure: give a network that ends
-    in a sigmoid without it. The discriminator is evaluated in eval mode and is left as it was: flags, gradients,
-    hooks, parameters and buffers. Where its BatchNorm layers use the statistics of the batch
+    The logit is explained, never its sigmoid, whose gradient vanishes where D is sure: give a network that
+    ends in a sigmoid without it. The discriminator is evaluated in eval mode and is left as it was: flags,
+    gradients, hooks, parameters and buffers. Where its BatchNorm layers use the statistics of the batch
     (``batch_statistics``), maps depend on ``batch_size`` and on the neighbours in the batch.
 
     Args:
@@ -209,22 +209,35 @@ def _gradients(
         yield name, activation, gradient
 
 
+def evidence_maps(signed: Tensor, evidence: Evidence, size: Sequence[int] | None = None) -> Tensor:
+    """Signed maps at the layer's resolution -> the evidence to show, at image size.
+
+    One signed map holds both evidences: ``explain`` it once, then take either from it.
+
+    Args:
+        signed: (N, h, w), from ``explain(..., evidence="signed", upsample=False)``.
+        evidence: ``real``: ReLU; ``fake``: ReLU of minus the map; ``signed``: as it is. Before resizing.
+        size: (H, W) to resize to (bilinear, align_corners=False); None keeps (h, w).
+
+    Returns:
+        (N, H, W) or (N, h, w).
+    """
+    maps = signed if evidence == "signed" else F.relu(signed if evidence == "real" else -signed)
+    if size is None:
+        return maps
+    return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+
+
 def _map_function(
     method: Method, evidence: Evidence, size: tuple[int, ...] | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function of activations and gradients (N, C, h, w) that gives the maps, (N, h, w) or of ``size``."""
+    """The function of activations and gradients (N, C, h, w) that gives maps (N, h, w), or of ``size``."""
 
     def to_map(activation: Tensor, gradient: Tensor) -> Tensor:
         activation, gradient = activation.float(), gradient.float()
-        if method == "gradcam":
-            maps = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), activation)
-        else:
-            maps = (gradient * activation).sum(1)
-        if evidence != "signed":
-            maps = F.relu(maps if evidence == "real" else -maps)
-        if size is None:
-            return maps
-        return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient
+        maps = (weights * activation).sum(1)  # no matrix product: a caller's autocast would take it
+        return evidence_maps(maps, evidence, size)
 
     return to_map
 
@@ -234,7 +247,7 @@ def _recording(targets: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor | 
     """Record the outputs of modules, by name, during the forward passes inside the ``with`` block.
 
     The first module reached starts the graph: its output is cut from what came before, and gradients are on
-    from there to the end of the caller's ``torch.no_grad()``. The caller sets all values to None before a pass.
+    from there to the end of the caller's ``torch.no_grad()``. The caller sets all to None before each pass.
     """
     activations: dict[str, Tensor | None] = dict.fromkeys(targets)
 

@@ -30,6 +30,7 @@ class Study(ValidatedModel):
     preset: Literal["paper64", "paper28"]
     width: int
     batch_size: int
+    learning_rate: float
     epochs: int
     precision: Literal["auto", "bfloat16", "float32"]
     device: str
@@ -83,8 +84,7 @@ class Study(ValidatedModel):
 
     def config(self, seed: int, padding: str = "zeros") -> TrainingConfig:
         """The training of one seed under one padding."""
-        shared = ("data", "data_dir", "train_images", "preset", "width", "batch_size", "epochs", "precision")
-        values = self.model_dump(include={*shared, "device", "threads"})
+        values = self.model_dump(include=set(TrainingConfig.model_fields))
         return TrainingConfig(**values, seed=seed, padding=padding)
 
     def configs(self) -> list[TrainingConfig]:

@@ -1,6 +1,7 @@
 """Check a folder of figures: `python tests/check_figures.py figures/smoke --require fig1_epoch_heatmaps`.
 
-Every figure must be a PNG of a sensible size that is not blank, with its PDF, SVG and non-empty CSV beside it.
+Every figure must be a PNG of a sensible size that is not blank, with its PDF, SVG and non-empty CSV beside
+it.
 """
 
 import argparse
@@ -58,7 +59,11 @@ def problems(folder: Path, required: tuple[str, ...] = ()) -> list[str]:
             continue
         try:
             problem = _CHECKS[path.suffix](path)
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL, pandas and ElementTree raise for a broken file
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+        ) as error:  # what a broken file raises
             problem = f"cannot be read: {error}"
         if problem:
             found.append(f"{path}: {problem}")

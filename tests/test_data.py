@@ -284,6 +284,16 @@ def test_a_network_that_swallows_requests_is_no_network(tmp_path, no_repository,
         assert time.monotonic() - begin < 5
 
 
+def test_a_name_look_up_that_hangs_is_no_network(tmp_path, no_repository, monkeypatch):
+    data._torchvision_class("mnist")  # its import is not what is timed
+    monkeypatch.setattr(data, "_REACH_SECONDS", 0.2)
+    # a socket's time-out does not end the look-up of a host's name
+    monkeypatch.setattr(data.urllib.request, "urlopen", lambda *_, **__: time.sleep(3))
+    begin = time.monotonic()
+    assert "does not answer within 0.2 s" in error_line("mnist", data_dir=tmp_path)
+    assert time.monotonic() - begin < 2
+
+
 @pytest.fixture
 def archives(monkeypatch):
     """A tiny MNIST as .gz files, whose MD5s torchvision's class is made to expect."""

@@ -1,0 +1,92 @@
+# figure <- notebook <- runs. `make figures PROFILE=quick`, or any Snakemake executor (profiles/).
+#
+# A training is found by its configuration: change a seed in params/ and only its run is new; change a plot and
+# only the notebooks run again. A training that was killed goes on from its last epoch.
+
+from gradcam_gan import paths
+from gradcam_gan.errors import GradcamGanError
+from gradcam_gan.study import Study
+
+# the figures that each notebook makes
+FIGURES = {
+    "01_train_dcgan": ["fig_training_curves", "fig_generator_samples"],
+    "02_epoch_heatmaps": [
+        "fig1_epoch_heatmaps",
+        "fig_probes",
+        "fig_map_change",
+        "fig_focus_by_epoch",
+        "fig_best_epoch",
+        "fig_variants",
+        "fig_off_digit",
+    ],
+}
+SUFFIXES = ["png", "pdf", "svg", "csv", "json"]
+
+# `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
+changes = dict(config)
+try:
+    study = Study.load(changes.pop("profile", "quick"), **changes)
+except GradcamGanError as error:
+    raise SystemExit(f"error: {error}")
+runs = {run.name: run for run in study.configs()}
+names = {run.name for run in runs.values()}
+
+
+def fields(wildcards):
+    """A training's configuration as FIELD=VALUE arguments."""
+    values = runs[wildcards.run].model_dump(mode="json", exclude_defaults=True)
+    return [f"{name}={'null' if value is None else value}" for name, value in values.items()]
+
+
+rule figures:
+    default_target: True
+    input:
+        [
+            f"figures/{study.profile}/{figure}.{suffix}"
+            for figures in FIGURES.values()
+            for figure in figures
+            for suffix in SUFFIXES
+        ],
+
+
+rule train:
+    output:
+        # the run itself is no output: Snakemake would delete a half-trained one
+        touch(f"runs/{study.profile}/{{run}}.trained"),
+    params:
+        fields=fields,
+        runs_dir=f"runs/{study.profile}",
+    log:
+        f"runs/{study.profile}/logs/{{run}}.log",
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
+
+
+for _notebook, _figures in FIGURES.items():
+
+    rule:
+        name:
+            f"notebook_{_notebook}"
+        input:
+            notebook=f"notebooks/{_notebook}.ipynb",
+            package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/*.py")),
+            runs=[f"runs/{study.profile}/{run}.trained" for run in runs],
+        output:
+            [update(f"figures/{study.profile}/{figure}.{suffix}") for figure in _figures for suffix in SUFFIXES],
+        params:
+            profile=study.profile,
+            changes=[f"{name}={value}" for name, value in changes.items()],
+            study=study.model_dump(mode="json"),
+        log:
+            # kept when the notebook fails
+            notebook=f"runs/{study.profile}/notebooks/{_notebook}.ipynb",
+        threads: workflow.cores
+        resources:
+            mem_mb=4000,
+            runtime=120,
+        shell:
+            "python -m gradcam_gan notebook {input.notebook} {log.notebook} {params.changes:q} --profile {params.profile}"

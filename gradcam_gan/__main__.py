@@ -1,0 +1,65 @@
+"""The command line: ``python -m gradcam_gan train width=32 seed=1`` and what the Snakefile calls."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import yaml
+
+from gradcam_gan.config import TrainingConfig
+from gradcam_gan.errors import GradcamGanError, InputError
+from gradcam_gan.study import Study
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, run, and turn an error that a user can act on into one line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gradcam_gan", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser("train", help="get or train one run")
+    train.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig, such as width=32")
+    train.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+
+    notebook = commands.add_parser("notebook", help="execute one notebook with a profile's parameters")
+    notebook.add_argument("notebook", type=Path)
+    notebook.add_argument("output", type=Path, help="where the executed copy goes")
+    notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
+    notebook.add_argument("--profile", default="quick", help="smoke, quick or paper; default: quick")
+
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        if options.command == "train":
+            from gradcam_gan.training import train as get_or_train
+
+            run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
+            print(run.path)  # noqa: T201 - the command's result
+        else:
+            from gradcam_gan.workflow import run_notebook
+
+            changes = _assignments(options.parameters)
+            study = Study.load(options.profile, **changes)
+            run_notebook(options.notebook, options.output, study, changes)
+    except GradcamGanError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's result
+        return 2
+    return 0
+
+
+def _assignments(texts: list[str]) -> dict[str, object]:
+    """``["width=32", "seeds=[0, 1]"]`` -> values read as YAML."""
+    values: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"{text!r} is no NAME=VALUE")
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"{text!r}: the value is no YAML, such as 32, [0, 1] or quick") from None
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

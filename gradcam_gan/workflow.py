@@ -1,0 +1,66 @@
+"""Run one notebook headlessly: checked parameters in, an executed copy out, whatever happens.
+
+papermill only warns of a parameter that a notebook does not have; here it is an error, before anything runs.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.study import PROFILE_VARIABLE, Study
+
+KERNEL = "python3"
+
+
+def notebook_parameters(notebook: Path) -> dict[str, object]:
+    """The names in a notebook's ``parameters`` cell with their default values as written.
+
+    Raises:
+        InputError: the file is missing or has no such cell.
+    """
+    if not notebook.is_file():
+        raise InputError(f"{notebook} does not exist")
+    found = papermill.inspect_notebook(notebook)
+    if not found:
+        raise InputError(f"{notebook} has no cell tagged 'parameters'")
+    return {name: parameter["default"] for name, parameter in found.items()}
+
+
+def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[str, object]) -> None:
+    """Execute a notebook with the parameters of a study that its ``parameters`` cell names.
+
+    Args:
+        notebook: the source.
+        output: where the executed copy goes; kept when the notebook fails.
+        study: the profile.
+        changes: parameters that the caller changed by name; the notebook must have each.
+
+    Raises:
+        InputError: the notebook has no parameter of one of these names.
+        RunError: a cell failed; names the cell and where the executed copy is.
+    """
+    known = notebook_parameters(notebook)
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            raise InputError(f"{notebook.name} has no parameter {name!r}; {hint}")
+    values = {name: value for name, value in study.model_dump(mode="json").items() if name in known} | dict(changes)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # the study is complete here; the variable would replace it
+    os.environ.pop(PROFILE_VARIABLE, None)
+    try:
+        papermill.execute_notebook(
+            notebook, output, values, kernel_name=KERNEL, cwd=notebook.parent, progress_bar=False, log_output=False
+        )
+    except PapermillExecutionError as error:
+        reason = f"{error.ename}: {str(error.evalue).splitlines()[0] if error.evalue else ''}"
+        raise RunError(
+            f"{notebook.name} failed in cell {error.cell_index} (In [{error.exec_count}]): {reason}; "
+            f"the executed copy is {output}"
+        ) from error

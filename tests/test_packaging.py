@@ -1,0 +1,224 @@
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import check_figures
+import numpy as np
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+# Asked for by some builds of torch, or on some systems, only; pip adds them.
+NOT_LOCKED = re.compile(r"nvidia-.*|cuda-.*|triton|appnope|colorama|pywin.*|pip")
+
+
+def requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *(r for extra in extras for r in extra)]]
+
+
+def lock_lines() -> list[str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pin(requirement: Requirement) -> Version:
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "=="
+    return Version(specifier.version)
+
+
+def lock() -> dict[str, Requirement]:
+    return {canonicalize_name(r.name): r for r in map(Requirement, lock_lines())}
+
+
+def conda() -> dict:
+    return yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+class TestRequirementsLock:
+    def test_pins_every_line_once_in_order_and_without_local_version(self):
+        names = [canonicalize_name(Requirement(line).name) for line in lock_lines()]
+        assert names == sorted(set(names))
+        for requirement in lock().values():
+            assert requirement.url is None
+            assert pin(requirement).local is None, requirement
+
+    def test_satisfies_every_range_of_pyproject(self):
+        locked = lock()
+        for requirement in requirements():
+            found = locked[canonicalize_name(requirement.name)]
+            assert found.marker is None, found
+            assert requirement.specifier.contains(pin(found)), (requirement, found)
+
+    def test_holds_what_the_package_needs_and_nothing_else(self):
+        """Follows the installed packages' own requirements, on the Python that runs this."""
+        needed, seen, todo = set(), set(), requirements()
+        while todo:
+            requirement = todo.pop()
+            name = canonicalize_name(requirement.name)
+            if NOT_LOCKED.fullmatch(name) or (name, *sorted(requirement.extras)) in seen:
+                continue
+            seen.add((name, *sorted(requirement.extras)))
+            needed.add(name)
+            for line in importlib.metadata.requires(name) or []:
+                child = Requirement(line)
+                environments = [{"extra": extra} for extra in ("", *requirement.extras)]
+                if child.marker is None or any(child.marker.evaluate(env) for env in environments):
+                    todo.append(child)
+        locked = {name for name, r in lock().items() if r.marker is None or r.marker.evaluate()}
+        assert needed - locked == set()
+        assert locked - needed - {"greenlet"} == set()  # greenlet: needed on some processors only
+
+    def test_agrees_torch_with_torchvision(self):
+        assert str(lock()["torch"].specifier) == "==2.13.0"
+        assert str(lock()["torchvision"].specifier) == "==0.28.0"
+
+
+class TestPyproject:
+    def test_python_and_torch_floors(self):
+        from packaging.specifiers import SpecifierSet
+
+        python = SpecifierSet(PROJECT["requires-python"])
+        assert python.contains("3.11.0")
+        assert not python.contains("3.10.14")
+        (torch,) = (r for r in requirements() if r.name == "torch")
+        assert torch.specifier.contains("2.11.0")
+        assert not torch.specifier.contains("2.10.1")
+
+
+class TestCondaEnvironment:
+    def test_uses_conda_forge_alone(self):
+        assert conda()["name"] == "gradcam-gan"
+        assert conda()["channels"] == ["conda-forge", "nodefaults"]
+
+    def test_installs_this_package_last(self):
+        assert conda()["dependencies"][-1]["pip"][-1] == "-e ."
+
+    def test_pins_every_direct_dependency_as_the_lock_does(self):
+        *from_conda, pip = conda()["dependencies"]
+        pins = dict(line.split("=", 1) for line in from_conda if re.fullmatch(r"[\w-]+=[\w.]+", line))
+        assert set(from_conda) - {f"{name}={version}" for name, version in pins.items()} == {
+            "python>=3.11,<3.14",
+            "pip",
+        }
+        pins |= dict(line.split("==") for line in pip["pip"][:-1])
+        found = {canonicalize_name(CONDA_NAMES.get(name, name)): version for name, version in pins.items()}
+        wanted = {canonicalize_name(r.name) for r in requirements()}
+        assert found == {name: str(pin(lock()[name])) for name in wanted}
+
+
+class TestCitationAndLicence:
+    def test_citation_names_this_software_and_the_paper(self):
+        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+        assert citation["cff-version"] == "1.2.0"
+        assert str(citation["version"]) == PROJECT["version"]
+        assert citation["license"] == PROJECT["license"] == "MIT"
+        assert citation["title"]
+        assert citation["message"]
+        assert citation["authors"] == [{"name": "The gradcam-gan authors"}]
+        (paper,) = citation["references"]
+        assert paper["title"] == "An XAI approach based on Grad-CAM to analyze learning criteria for DCGANS"
+        assert "DCGAN의 학습 기준을 분석하기 위한" in paper["notes"]
+        assert paper["authors"][0]["family-names"] == "Ok"
+
+    def test_licence_is_mit(self):
+        text = (ROOT / "LICENSE").read_text()
+        assert text.startswith("MIT License\n\nCopyright (c) 2026 The gradcam-gan authors\n")
+        assert "WITHOUT WARRANTY OF ANY KIND" in text
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_snakemake_knows_every_option_of_the_cluster_profiles(name):
+    profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+    assert profile["executor"] == name
+    assert set(profile["set-resources"]) <= {"train", "notebook"}  # rules of the Snakefile
+    cli = pytest.importorskip("snakemake.cli")
+    options = set(cli.get_argument_parser()._option_string_actions)
+    options |= {"--kubernetes-namespace"}  # the plugin's own, unknown where it is not installed
+    assert {f"--{key}" for key in profile} <= options
+
+
+def test_notebooks_are_small():
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert path.stat().st_size < 1_500_000, f"{path.name}: clear or shrink its outputs"
+        assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+class TestMakefile:
+    def make(self, *args: str) -> subprocess.CompletedProcess:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS")) and k != "PROFILE"}
+        return subprocess.run(["make", *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+    def test_help_is_the_default_and_lists_the_targets(self):
+        shown = self.make().stdout
+        for target in ("help", "figures", "test", "lab", "bench", "clean"):
+            assert re.search(rf"^  {target} +\S", shown, re.MULTILINE), target
+
+    @pytest.mark.parametrize("profile", ["fast", "", "smoke quick"])
+    def test_an_unknown_profile_is_one_clear_line(self, profile):
+        done = self.make("--dry-run", "figures", f"PROFILE={profile}")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert "smoke quick paper" in done.stderr
+
+    def test_clean_leaves_data_and_figures(self):
+        commands = self.make("--dry-run", "clean").stdout
+        assert ".venv" in commands
+        assert not re.search(r"\bdata\b|\bfigures\b", commands)
+
+
+class TestCheckFigures:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        grey = np.linspace(0, 255, 300 * 240).reshape(240, 300).astype(np.uint8)
+        Image.fromarray(grey).save(tmp_path / "fig1_a.png")
+        (tmp_path / "fig1_a.pdf").write_bytes(b"%PDF-1.4\n...\n%%EOF\n")
+        (tmp_path / "fig1_a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"><g/></svg>')
+        (tmp_path / "fig1_a.csv").write_text("epoch,focus\n1,0.5\n")
+        return tmp_path
+
+    def test_accepts_whole_figures(self, folder):
+        assert check_figures.problems(folder, ("fig1_a",)) == []
+
+    def test_refuses_an_empty_folder_and_a_missing_figure(self, folder, tmp_path_factory):
+        assert check_figures.problems(tmp_path_factory.mktemp("empty"))
+        assert len(check_figures.problems(folder, ("fig2_b",))) == 4
+
+    @pytest.mark.parametrize("suffix", check_figures.SUFFIXES)
+    @pytest.mark.parametrize("harm", ["delete", "empty", "cut"])
+    def test_refuses_missing_empty_and_cut_files(self, folder, suffix, harm):
+        path = folder / f"fig1_a{suffix}"
+        if harm == "delete":
+            path.unlink()
+        else:
+            path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:12])
+        (problem,) = check_figures.problems(folder, ("fig1_a",))
+        assert path.name in problem
+
+    @pytest.mark.parametrize(("shape", "words"), [((240, 300), "blank"), ((20, 300), "pixels")])
+    def test_refuses_a_blank_and_a_tiny_picture(self, folder, shape, words):
+        Image.fromarray(np.full(shape, 255, np.uint8)).save(folder / "fig1_a.png")
+        assert words in check_figures.problems(folder)[0]
+
+    def test_says_so_on_the_command_line(self, folder):
+        script = [sys.executable, str(ROOT / "tests" / "check_figures.py"), str(folder)]
+        assert (
+            "1 figures are well" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
+        )
+        failed = subprocess.run([*script, "--require", "fig9"], capture_output=True, text=True, check=False)
+        assert failed.returncode == 1
+        assert "fig9.png: missing" in failed.stderr
