@@ -29,7 +29,7 @@ RUN := PATH="$$PWD/$(VENV)/bin:$$PATH" JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab bench setup clean
+.PHONY: help figures notebooks test lab bench setup clean
 
 ifneq ($(filter figures,$(MAKECMDGOALS)),)
 ifneq ($(words $(PROFILE))-$(filter $(PROFILES),$(PROFILE)),1-$(PROFILE))
@@ -39,12 +39,18 @@ endif
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|paper] [CORES=N]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 	@echo "CPU-only torch on Linux: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make TARGET"
 
 figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 	@$(RUN) -m snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules \
 	    $(SNAKEMAKE_ARGS) --config profile=$(PROFILE)
+
+notebooks: ## make figures, then keep the notebooks' outputs in notebooks/ (to commit)
+	@$(MAKE) --no-print-directory figures
+	@for notebook in notebooks/*.ipynb; do \
+	    $(RUN) -m gradcam_gan store-outputs "runs/$(PROFILE)/$$notebook" "$$notebook"; \
+	done
 
 test: setup ## lint, types, tests, and every notebook at the smoke profile
 	$(PY) -m ruff check .

@@ -7,11 +7,12 @@ from gradcam_gan import paths
 from gradcam_gan.errors import GradcamGanError
 from gradcam_gan.study import Study
 
-# the figures that each notebook makes
+# what each notebook makes
 FIGURES = {
     "01_train_dcgan": ["fig_training_curves", "fig_generator_samples"],
     "02_epoch_heatmaps": [
         "fig1_epoch_heatmaps",
+        "fig1_reference_statistics",
         "fig_probes",
         "fig_map_change",
         "fig_focus_by_epoch",
@@ -20,7 +21,7 @@ FIGURES = {
         "fig_off_digit",
     ],
 }
-SUFFIXES = ["png", "pdf", "svg", "csv", "json"]
+TABLES = {"02_epoch_heatmaps": ["table_claims"]}
 
 # `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
 changes = dict(config)
@@ -29,7 +30,6 @@ try:
 except GradcamGanError as error:
     raise SystemExit(f"error: {error}")
 runs = {run.name: run for run in study.configs()}
-names = {run.name for run in runs.values()}
 
 
 def fields(wildcards):
@@ -38,15 +38,17 @@ def fields(wildcards):
     return [f"{name}={'null' if value is None else value}" for name, value in values.items()]
 
 
+def made_by(notebook):
+    """The files that one notebook makes."""
+    folder = f"figures/{study.profile}"
+    figures = [f"{folder}/{name}.{suffix}" for name in FIGURES[notebook] for suffix in ("png", "pdf", "svg", "csv", "json")]
+    return figures + [f"{folder}/{name}.{suffix}" for name in TABLES.get(notebook, []) for suffix in ("csv", "json")]
+
+
 rule figures:
     default_target: True
     input:
-        [
-            f"figures/{study.profile}/{figure}.{suffix}"
-            for figures in FIGURES.values()
-            for figure in figures
-            for suffix in SUFFIXES
-        ],
+        [path for notebook in FIGURES for path in made_by(notebook)],
 
 
 rule train:
@@ -66,7 +68,7 @@ rule train:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
 
-for _notebook, _figures in FIGURES.items():
+for _notebook in FIGURES:
 
     rule:
         name:
@@ -76,7 +78,8 @@ for _notebook, _figures in FIGURES.items():
             package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/*.py")),
             runs=[f"runs/{study.profile}/{run}.trained" for run in runs],
         output:
-            [update(f"figures/{study.profile}/{figure}.{suffix}") for figure in _figures for suffix in SUFFIXES],
+            # update: a notebook that fails leaves the figures of the last good run
+            [update(path) for path in made_by(_notebook)],
         params:
             profile=study.profile,
             changes=[f"{name}={value}" for name, value in changes.items()],

@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
     notebook.add_argument("--profile", default="quick", help="smoke, quick or paper; default: quick")
 
+    store = commands.add_parser("store-outputs", help="put an executed copy's outputs into its notebook")
+    store.add_argument("executed", type=Path)
+    store.add_argument("notebook", type=Path)
+
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
@@ -35,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
             print(run.path)  # noqa: T201 - the command's result
+        elif options.command == "store-outputs":
+            from gradcam_gan.workflow import store_outputs
+
+            store_outputs(options.executed, options.notebook)
         else:
             from gradcam_gan.workflow import run_notebook
 
@@ -47,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _assignments(texts: list[str]) -> dict[str, object]:
+def _assignments(texts: list[str]) -> dict[str, Any]:
     """``["width=32", "seeds=[0, 1]"]`` -> values read as YAML."""
-    values: dict[str, object] = {}
+    values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:

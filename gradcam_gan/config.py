@@ -15,7 +15,9 @@ from gradcam_gan.errors import InputError
 TRAINING_VERSION = 1
 # where a run is computed, not what it computes: these do not make another run
 WHERE = frozenset({"data_dir", "device", "threads"})
-PRESET_SIZE = {"paper64": 64, "paper28": 28}
+Preset = Literal["paper64", "paper28"]
+Padding = Literal["zeros", "background", "replicate"]
+PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
 
 
 class ValidatedModel(BaseModel):
@@ -37,16 +39,18 @@ class TrainingConfig(ValidatedModel):
         InputError: one line that names the field, the value and what is allowed.
     """
 
-    data: str = Field("mnist-5k", description="a name that load_images takes: mnist-5k, mnist, folder:PATH ...")
+    data: str = Field(
+        "mnist-5k", description="a name that load_images takes: mnist-5k, mnist, folder:PATH ..."
+    )
     train_images: int | None = Field(None, ge=1, description="train on a fixed random subset of this many")
-    preset: Literal["paper64", "paper28"] = "paper64"
+    preset: Preset = "paper64"
     size: int = Field(
         default_factory=lambda fields: PRESET_SIZE.get(fields.get("preset", ""), 64),
         description="height and width of the images in pixels; the preset's",
     )
     architecture: Literal["paper", "standard"] = Field("paper", description="four or five convolutions in D")
     width: int = Field(64, ge=1, le=1024, description="channels of the narrowest block of D and G")
-    padding: Literal["zeros", "background", "replicate"] = "zeros"
+    padding: Padding = "zeros"
     epochs: int = Field(25, ge=1, le=100_000)
     batch_size: int = Field(64, ge=2, description="BatchNorm needs at least two images")
     learning_rate: float = Field(2e-4, gt=0)
@@ -71,7 +75,9 @@ class TrainingConfig(ValidatedModel):
     def _size_fits_preset(self) -> Self:
         expected = PRESET_SIZE[self.preset]
         if self.size != expected:
-            raise ValueError(f"size={self.size} does not match preset={self.preset!r}, which takes {expected}")
+            raise ValueError(
+                f"size={self.size} does not match preset={self.preset!r}, which takes {expected}"
+            )
         if self.architecture == "standard" and self.preset != "paper64":
             raise ValueError("architecture='standard' is a 64x64 network and needs preset='paper64'")
         return self
@@ -85,7 +91,7 @@ class TrainingConfig(ValidatedModel):
     def name(self) -> str:
         """The run directory's name: readable first, then 8 hex digits of the identity's SHA-256."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
-        data = re.sub(r"[^a-z0-9]+", "-", self.data.lower()).strip("-")[-24:]
+        data = re.sub(r"[^a-z0-9]+", "-", self.data.lower())[-24:].strip("-") or "data"
         return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}-{digest}"
 
 
@@ -101,5 +107,6 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("TrainingConfig: ")
             message = message[0].lower() + message[1:]
-            sentences.append(f"{field}={problem['input']!r}: {message}" if field else message)
+            value = " ".join(repr(problem["input"]).split())  # an array's repr has many lines
+            sentences.append(f"{field}={value}: {message}" if field else message)
     return f"{error.title}: " + "; ".join(sentences)

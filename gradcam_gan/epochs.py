@@ -1,141 +1,83 @@
-"""A run's discriminators compared over the epochs: their maps, the measures of these, and what changes.
+"""A run's discriminators compared over the epochs: the measures of their maps, and what changes.
 
-An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the
-statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Variant`` names one
-combination; every table here has them as columns.
+Every table here has the choices of ``Variant`` as columns: ``method``, ``statistics``, ``evidence``.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import product
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gradcam_gan.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explain import Evidence, Method, evidence_maps, explain, logits
+from gradcam_gan.explain import evidence_maps
+from gradcam_gan.intervals import Interval, interval_over_seeds
 from gradcam_gan.measures import map_change, measures
-from gradcam_gan.networks import to_model_range
-from gradcam_gan.runs import Run
+from gradcam_gan.run_explainer import VARIANTS, RunExplainer, Variant
 
-Statistics = Literal["reference", "running", "batch"]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to explain a discriminator: the paper's unstated choices, stated.
-
-    Attributes:
-        method: ``gradcam`` or ``hirescam``.
-        statistics: of BatchNorm: ``reference`` (recomputed on real images), ``running`` (as trained; what
-            pytorch-grad-cam uses) or ``batch`` (of the batch explained).
-        evidence: ``real`` or ``fake``.
-    """
-
-    method: Method = "gradcam"
-    statistics: Statistics = "reference"
-    evidence: Evidence = "real"
-
-    def __str__(self) -> str:
-        """Such as ``Grad-CAM, reference, real``."""
-        name = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}[self.method]
-        return f"{name}, {self.statistics}, {self.evidence}"
-
-
-# what pytorch-grad-cam shows when it is given a DCGAN discriminator: the paper's most likely reading
-AS_PUBLISHED = Variant("gradcam", "running", "real")
-# the same method on a discriminator that tells real from fake (see ``calibrate``)
-CALIBRATED = Variant("gradcam", "reference", "real")
-VARIANTS = tuple(
-    Variant(method, statistics, evidence)
-    for method, statistics, evidence in product(
-        get_args(Method), ("reference", "running"), ("real", "fake")
-    )
-)
-
-
-def with_statistics(discriminator: nn.Module, statistics: Statistics, reference: Tensor) -> nn.Module:
-    """The discriminator in eval mode under one kind of BatchNorm statistics; the one given is not changed."""
-    if statistics == "reference":
-        return calibrate(discriminator, reference)
-    return batch_statistics(discriminator) if statistics == "batch" else discriminator
+MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
 
 
 def measure_epochs(
-    run: Run,
+    explainer: RunExplainer,
     images: Tensor,
-    reference: Tensor,
     *,
     epochs: Iterable[int] | None = None,
     variants: Sequence[Variant] = VARIANTS,
-    device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """Measure the maps of the same images at every epoch of a run.
 
     Args:
-        run: a training run.
+        explainer: of the run.
         images: uint8 (N, C, H, W), the images to explain.
-        reference: uint8 (M, C, H, W), real images for the ``reference`` statistics.
         epochs: which, by default all that are saved, the untrained epoch 0 among them.
         variants: ways to explain.
-        device: where to compute.
 
     Returns:
         A row per epoch, variant and image: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``,
         ``evidence``, ``image`` (index), ``logit`` and the columns of ``measures``.
     """
-    images, reference = images.to(device), reference.to(device)
+    config = explainer.run.config
+    images = images.to(explainer.device)
     tables = []
-    for epoch in run.epochs if epochs is None else epochs:
-        trained = run.discriminator(epoch, device)
+    for epoch in explainer.run.epochs if epochs is None else epochs:
         for statistics in dict.fromkeys(variant.statistics for variant in variants):
-            discriminator = with_statistics(trained, statistics, reference)
-            with torch.no_grad():
-                score = logits(discriminator, to_model_range(images)).cpu().numpy()
-            for method in dict.fromkeys(v.method for v in variants if v.statistics == statistics):
-                signed = explain(discriminator, images, method=method, evidence="signed", upsample=False)
-                for evidence in (v.evidence for v in variants if (v.method, v.statistics) == (method, statistics)):
-                    table = measures(evidence_maps(signed, evidence, images.shape[2:]), images)
-                    keys = {"padding": run.config.padding, "seed": run.config.seed, "epoch": epoch}
-                    keys |= {"method": method, "statistics": statistics, "evidence": evidence}
-                    tables.append(
-                        table.assign(**keys, image=np.arange(len(images)), logit=score)
-                    )
+            shown = [variant for variant in variants if variant.statistics == statistics]
+            signed, score = explainer.signed(images, epoch, statistics)
+            for variant in shown:
+                maps = evidence_maps(signed[variant.method], variant.evidence, images.shape[2:])
+                keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(variant)}
+                indexed = {"image": np.arange(len(images)), "logit": score.cpu().numpy()}
+                tables.append(measures(maps, images).assign(**keys, **indexed))
     table = pd.concat(tables, ignore_index=True)
     first = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image", "logit"]
     return table[[*first, *(column for column in table if column not in first)]]
 
 
-def epoch_maps(
-    run: Run,
-    images: Tensor,
-    reference: Tensor,
-    epochs: Sequence[int],
-    variant: Variant = CALIBRATED,
-    *,
-    upsample: bool = True,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Unnormalised maps (E, N, H, W) of the same images at several epochs, on the CPU.
+def heatmap_table(
+    explainer: RunExplainer, images: Tensor, epochs: Sequence[int], variants: Sequence[Variant]
+) -> pd.DataFrame:
+    """The numbers behind a grid of heatmaps: measures, and every map at the layer's own resolution.
 
-    Args: as for ``measure_epochs``; with ``upsample=False`` the maps keep the layer's resolution.
+    Args: as for ``measure_epochs``.
+
+    Returns:
+        Its rows, and the map's values in columns ``map_<row>_<column>``, in units of the logit.
     """
-    images, reference = images.to(device), reference.to(device)
-    return torch.stack(
-        [
-            explain(
-                with_statistics(run.discriminator(epoch, device), variant.statistics, reference),
-                images,
-                method=variant.method,
-                evidence=variant.evidence,
-                upsample=upsample,
-            ).cpu()
-            for epoch in epochs
-        ]
+    table = measure_epochs(explainer, images, epochs=epochs, variants=variants)
+    maps = torch.stack([explainer.maps(images, epochs, variant, upsample=False) for variant in variants])
+    height, width = maps.shape[-2:]
+    keys = pd.MultiIndex.from_product(
+        [[str(variant) for variant in variants], list(epochs), range(len(images))],
+        names=["variant", "epoch", "image"],
     )
+    names = [f"map_{row}_{column}" for row in range(height) for column in range(width)]
+    values = pd.DataFrame(maps.reshape(-1, height * width).numpy(), keys, names)
+    variant = [str(Variant(*row)) for row in table[["method", "statistics", "evidence"]].to_numpy()]
+    return table.assign(variant=variant).merge(values.reset_index(), on=["variant", "epoch", "image"])
 
 
 def change_between(maps: Tensor) -> Tensor:
@@ -144,16 +86,131 @@ def change_between(maps: Tensor) -> Tensor:
     1 - Pearson's correlation: 0 the same pattern, 1 unrelated, 2 reversed. Where a map is constant (all zero)
     there is no correlation: two constant maps are the same picture (0), one of them is another picture (1).
     """
-    changes = torch.stack([map_change(before, after) for before, after in zip(maps, maps[1:], strict=False)])
+    changes = torch.stack([map_change(before, after) for before, after in pairwise(maps)])
     constant = maps.flatten(2).std(2) == 0
     both = (constant[:-1] & constant[1:]).to(changes)
     return torch.where(changes.isnan(), 1 - both, changes)
 
 
-def clearness(table: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Mean focus lift by the given columns; an all-zero map shows nothing and counts as chance (1)."""
+def changes_of_rows(
+    explainer: RunExplainer, images: Tensor, epochs: Sequence[int], variants: Sequence[Variant]
+) -> pd.DataFrame:
+    """How much each image's map changes between neighbouring rows of Figure 1 (claim C3).
+
+    Args: as for ``measure_epochs``, and ``epochs``: Figure 1's rows.
+
+    Returns:
+        A row per variant and image: ``padding``, ``seed``, ``method``, ``statistics``, ``evidence``, ``image``,
+        ``mean_change`` and ``largest_change`` (``change_between``, 0 to 2) at the layer's resolution.
+    """
+    config = explainer.run.config
+    tables = []
+    for variant in variants:
+        changes = change_between(explainer.maps(images, epochs, variant, upsample=False))
+        keys = {"padding": config.padding, "seed": config.seed, **asdict(variant)}
+        columns = {"mean_change": changes.mean(0), "largest_change": changes.amax(0)}
+        tables.append(pd.DataFrame({**keys, "image": range(len(images)), **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def extreme_probes(
+    changes: pd.DataFrame, variant: Variant, seed: int, count: int
+) -> tuple[list[int], list[int]]:
+    """The images whose map changes most over the epochs, and those whose map changes least (claim C3).
+
+    Args:
+        changes: rows of ``changes_of_rows``.
+        variant: of which maps.
+        seed: of which network.
+        count: how many of each.
+
+    Returns:
+        Image indices, each list from the most extreme on. Images come in the first list by ``mean_change``,
+        in the second by ``largest_change``: to stay, a map must stay in every row.
+    """
+    rows = select(changes[changes["seed"] == seed], variant).set_index("image")
+    most = rows["mean_change"].sort_values(ascending=False, kind="stable")
+    least = rows["largest_change"].sort_values(kind="stable")
+    return most.index[:count].tolist(), least.index[:count].tolist()
+
+
+def select(table: pd.DataFrame, variant: Variant) -> pd.DataFrame:
+    """The rows of one variant, of a table that has its choices as columns."""
+    return table[
+        (table["method"] == variant.method)
+        & (table["statistics"] == variant.statistics)
+        & (table["evidence"] == variant.evidence)
+    ]
+
+
+def image_as_map(images: Tensor) -> float:
+    """Mean focus lift of the images themselves, each taken as its own heatmap.
+
+    Args:
+        images: uint8 (N, C, H, W).
+    """
+    return float(measures(images.float().amax(1), images)["focus_lift"].mean())
+
+
+def focus_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Focus lift by variant and epoch, over seeds.
+
+    Args:
+        table: rows of ``measure_epochs`` of one padding.
+
+    Returns:
+        Columns ``method``, ``statistics``, ``evidence``, ``epoch``, ``estimate``, ``low``, ``high`` (Student's
+        95 % interval over seeds; over images where there are fewer than three seeds), ``n``, ``unit`` and
+        ``all_zero``, the share of maps that are zero everywhere: those have no focus and are left out, and where
+        they are more than half, so is the estimate.
+    """
+    rows = []
+    for variant in VARIANTS:
+        for epoch, group in select(table, variant).groupby("epoch"):
+            zero = group["all_zero"].mean()
+            found = interval_over_seeds(group, "focus_lift", method="student")
+            if zero > MOSTLY_ZERO:
+                found = replace(found, estimate=math.nan, low=math.nan, high=math.nan)
+            rows.append({**asdict(variant), "epoch": epoch, **_bounds(found), "all_zero": zero})
+    return pd.DataFrame(rows)
+
+
+def _bounds(found: Interval) -> dict[str, object]:
+    return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
+
+
+def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
+    """Share of images whose map puts less than chance on the digit (focus lift below 1), claim C5.
+
+    Args:
+        table: rows of ``measure_epochs``.
+        epoch: at which.
+
+    Returns:
+        A row per variant and padding: ``variant``, ``padding``, ``estimate``, ``low``, ``high`` (as in
+        ``focus_summary``), ``n``, ``unit``, ``all_zero`` (share of maps without any evidence; left out), and
+        ``border_lift``, the mean over the other maps.
+    """
+    rows = []
+    shown = table[table["epoch"] == epoch]
+    for variant in VARIANTS:
+        for padding, group in select(shown, variant).groupby("padding", sort=False):
+            maps = group[~group["all_zero"]]
+            off = maps.assign(off=(maps["focus_lift"] < 1).astype(float))
+            found = interval_over_seeds(off, "off", method="student")
+            found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+            extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
+            rows.append({"variant": str(variant), "padding": padding, **_bounds(found), **extra})
+    return pd.DataFrame(rows)
+
+
+def clearness(table: pd.DataFrame, *rows: str) -> pd.DataFrame:
+    """Mean focus lift: a row per value of the given columns, a column per epoch.
+
+    An all-zero map shows nothing, so it counts as chance (1).
+    """
     lift = table["focus_lift"].where(~table["all_zero"], 1.0)
-    return lift.groupby([table[column] for column in by]).mean()
+    return table.assign(lift=lift).pivot_table("lift", list(rows), "epoch")
 
 
 def best_epochs(
@@ -170,9 +227,7 @@ def best_epochs(
         confidence: of the interval.
         seed: of the resampling.
     """
-    table = table[table["epoch"] > 0]
-    lift = table["focus_lift"].where(~table["all_zero"], 1.0)
-    cube = table.assign(lift=lift).pivot_table("lift", ["seed", "image"], "epoch")
+    cube = clearness(table[table["epoch"] > 0], "seed", "image")
     epochs = cube.columns.to_numpy()
     by_seed = np.stack([rows.to_numpy() for _, rows in cube.groupby(level="seed")])  # (S, N, E)
     random = np.random.default_rng(seed)
@@ -180,7 +235,7 @@ def best_epochs(
     drawn = np.empty(resamples, dtype=int)
     for resample in range(resamples):
         curve = np.zeros(len(epochs))
-        for chosen in random.integers(seeds, size=seeds):
+        for chosen in random.integers(seeds, size=(seeds,)).tolist():
             # multinomial counts are a resample of the images, without copying them
             counts = random.multinomial(images, np.full(images, 1 / images))
             curve += counts @ by_seed[chosen]
@@ -192,7 +247,10 @@ def best_epochs(
         epoch=int(epochs[means.mean(0).argmax()]),
         low=int(low),
         high=int(high),
-        by_seed={int(name): int(epochs[curve.argmax()]) for name, curve in zip(cube.index.unique("seed"), means)},
+        by_seed={
+            int(name): int(epochs[curve.argmax()])
+            for name, curve in zip(cube.index.unique("seed"), means, strict=True)
+        },
         drawn=pd.Series(drawn).value_counts(normalize=True).reindex(epochs, fill_value=0.0),
     )
 

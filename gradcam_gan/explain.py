@@ -104,41 +104,91 @@ def explain(
     Raises:
         InputError: images, an option or a layer that cannot be used, or a network whose output is no logit.
     """
-    _check_choice("method", method, get_args(Method))
     _check_choice("evidence", evidence, get_args(Evidence))
+    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
+    signed, _ = _weighted_sums(discriminator, images, layers, [method], batch_size, precision)
+    size = images.shape[-2:] if upsample else None
+    maps = {name: evidence_maps(sums[:, 0], evidence, size) for name, sums in signed.items()}
+    return maps if isinstance(layer, list | tuple) else maps[next(iter(maps))]
+
+
+def signed_maps(
+    discriminator: nn.Module,
+    images: Tensor,
+    methods: Sequence[Method] = get_args(Method),
+    *,
+    layer: Layer = "block3",
+    batch_size: int = 256,
+    precision: Precision = "float32",
+) -> tuple[dict[Method, Tensor], Tensor]:
+    """Several methods and the logits in one pass: what ``explain`` would give with ``evidence="signed"``.
+
+    Args:
+        discriminator: as for ``explain``.
+        images: as for ``explain``.
+        methods: names of methods, by default all.
+        layer: one layer, as for ``explain``.
+        batch_size: as for ``explain``.
+        precision: as for ``explain``.
+
+    Returns:
+        Signed maps (N, h, w) at the layer's resolution by method (``evidence_maps`` makes either evidence of
+        them), and logits (N,); float32.
+
+    Raises:
+        InputError: as ``explain``.
+    """
+    signed, scores = _weighted_sums(discriminator, images, [layer], methods, batch_size, precision)
+    return dict(zip(methods, next(iter(signed.values())).unbind(1), strict=True)), scores
+
+
+def _weighted_sums(
+    discriminator: nn.Module,
+    images: Tensor,
+    layers: Sequence[Layer],
+    methods: Sequence[Method],
+    batch_size: int,
+    precision: Precision,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Signed maps (N, methods, h, w) by layer name, and logits (N,): one pass for everything."""
+    for method in methods:
+        _check_choice("method", method, get_args(Method))
     _check_choice("precision", precision, get_args(Precision))
     check_images(images)
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
-    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
     if not layers:
         raise InputError("layer=[] names no layer to explain; give at least one, such as 'block3'")
-    targets = dict(_resolve(discriminator, one) for one in layers)
+    targets = dict(_resolve(discriminator, layer) for layer in layers)
 
-    to_map = _map_function(method, evidence, tuple(images.shape[-2:]) if upsample else None)
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(discriminator), _recording(targets) as activations:
-        maps = with_fast_layout(
+        sums, scores = with_fast_layout(
             lambda layout: _explain_batches(
                 discriminator,
                 model_batches(discriminator, images, batch_size, layout),
                 activations,
-                to_map,
+                methods,
                 precision,
             )
         )
-    return maps if isinstance(layer, list | tuple) else maps[next(iter(targets))]
+    if not scores.isfinite().all():
+        raise InputError(
+            f"{type(discriminator).__name__} gives logits that are not finite for these images; "
+            "its weights may have diverged: explain an earlier checkpoint"
+        )
+    return sums, scores
 
 
 def _explain_batches(
     discriminator: nn.Module,
     batches: Iterator[Tensor],
     activations: dict[str, Tensor | None],
-    to_map: Callable[[Tensor, Tensor], Tensor],
+    methods: Sequence[Method],
     precision: Precision,
-) -> dict[str, Tensor]:
-    """Name of each recorded layer -> its maps of all batches."""
-    maps: dict[str, list[Tensor]] = {name: [] for name in activations}
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Name of each recorded layer -> its signed maps of all batches; and the logits."""
+    sums: dict[str, list[Tensor]] = {name: [] for name in activations}
     scores = []
     for batch in batches:
         activations.update(dict.fromkeys(activations))
@@ -148,13 +198,15 @@ def _explain_batches(
             score = logits(discriminator, batch)
         scores.append(score.detach())
         for name, activation, gradient in _gradients(score, activations):
-            maps[name].append(to_map(activation.detach(), gradient))
-    if not torch.cat(scores).isfinite().all():
-        raise InputError(
-            f"{type(discriminator).__name__} gives logits that are not finite for these images; "
-            "its weights may have diverged: explain an earlier checkpoint"
-        )
-    return {name: torch.cat(parts) for name, parts in maps.items()}
+            both = activation.detach().float(), gradient.float()
+            sums[name].append(torch.stack([_weighted_sum(method, *both) for method in methods], 1))
+    return {name: torch.cat(parts) for name, parts in sums.items()}, torch.cat(scores)
+
+
+def _weighted_sum(method: Method, activation: Tensor, gradient: Tensor) -> Tensor:
+    """Activations and gradients (N, C, h, w) -> the signed map (N, h, w) of one method."""
+    weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient
+    return (weights * activation).sum(1)  # no matrix product: a caller's autocast would take it
 
 
 def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
@@ -226,20 +278,6 @@ def evidence_maps(signed: Tensor, evidence: Evidence, size: Sequence[int] | None
     if size is None:
         return maps
     return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
-
-
-def _map_function(
-    method: Method, evidence: Evidence, size: tuple[int, ...] | None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function of activations and gradients (N, C, h, w) that gives maps (N, h, w), or of ``size``."""
-
-    def to_map(activation: Tensor, gradient: Tensor) -> Tensor:
-        activation, gradient = activation.float(), gradient.float()
-        weights = gradient.mean((2, 3), keepdim=True) if method == "gradcam" else gradient
-        maps = (weights * activation).sum(1)  # no matrix product: a caller's autocast would take it
-        return evidence_maps(maps, evidence, size)
-
-    return to_map
 
 
 @contextmanager

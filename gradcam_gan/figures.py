@@ -42,17 +42,27 @@ def save_figure(
         with rc_context({"svg.hashsalt": name}):
             figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
         storage.write_bytes(folder / f"{name}.{suffix}", content.getvalue())
+    save_table(table, name, study, notebook, runs)
+    return folder / f"{name}.png"
+
+
+def save_table(table: pd.DataFrame, name: str, study: Study, notebook: str, runs: Sequence[Run]) -> Path:
+    """Write ``figures/<profile>/<name>.csv`` and, beside it, ``<name>.json`` that says where it comes from.
+
+    Args: as for ``save_figure``.
+
+    Returns:
+        The CSV's path.
+    """
+    folder = study.figures_dir
+    folder.mkdir(parents=True, exist_ok=True)
     storage.write_bytes(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+    kept = ("status", "device", "precision", "threads", "data_sha256", "git_commit")
     origin = {
         "notebook": notebook,
         "parameters": study.model_dump(mode="json"),
-        "runs": {
-            run.path.name: {
-                key: run.manifest[key] for key in ("status", "device", "precision", "threads", "data_sha256")
-            }
-            for run in runs
-        },
+        "runs": {run.path.name: {key: run.manifest[key] for key in kept} for run in runs},
         **provenance(),
     }
     storage.write_json(folder / f"{name}.json", origin)
-    return folder / f"{name}.png"
+    return folder / f"{name}.csv"

@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradcam_gan.config import PRESET_SIZE
+from gradcam_gan.config import PRESET_SIZE, Padding, Preset
 from gradcam_gan.errors import InputError
 
-Preset = Literal["paper64", "paper28"]
-Padding = Literal["zeros", "background", "replicate"]
 BACKGROUND = -1.0  # black, in images scaled to [-1, 1]
 LATENT_SIZE = 100
 
@@ -31,8 +29,10 @@ class BackgroundPaddedConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] -> (N, K, H', W')."""
-        vertical, horizontal = self.padding
-        padded = F.pad(input, (horizontal, horizontal, vertical, vertical), value=BACKGROUND)  # type: ignore[list-item]
+        padding = self.padding
+        assert not isinstance(padding, str)  # torch also knows "same" and "valid", never used here
+        vertical, horizontal = padding
+        padded = F.pad(input, (horizontal, horizontal, vertical, vertical), value=BACKGROUND)
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
@@ -40,7 +40,7 @@ def _convolution(channels_in: int, channels_out: int, padding: Padding, first: b
     """A 4x4, stride 2 convolution; ``background`` applies to the image only, features keep zeros."""
     if padding == "background" and first:
         return BackgroundPaddedConv2d(channels_in, channels_out, 4, 2, 1, bias=False)
-    mode = "replicate" if padding == "replicate" else "zeros"
+    mode: Literal["replicate", "zeros"] = "replicate" if padding == "replicate" else "zeros"
     return nn.Conv2d(channels_in, channels_out, 4, 2, 1, bias=False, padding_mode=mode)
 
 

@@ -89,7 +89,9 @@ class CheckpointFolder:
     def rows(self) -> list[dict[str, float]]:
         """The history's rows of all saved epochs, ascending, without epoch 0."""
         return [
-            storage.read_json(self.epoch_path(epoch) / "epoch.json")["row"] for epoch in self.epochs() if epoch
+            storage.read_json(self.epoch_path(epoch) / "epoch.json")["row"]
+            for epoch in self.epochs()
+            if epoch
         ]
 
     def delete(self, epoch: int) -> None:
@@ -141,7 +143,10 @@ class Run:
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             network = build(self.config, self.manifest["channels"])
         folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
-        network.load_state_dict(storage.read_tensors(folder / f"{name}.safetensors"))
+        try:
+            network.load_state_dict(storage.read_tensors(folder / f"{name}.safetensors"))
+        except RunError as error:
+            raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
         return network.to(device).eval()
 
 

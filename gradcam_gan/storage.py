@@ -65,6 +65,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed writers left in a folder in which nobody else writes now."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink()
+
+
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` to fill; it takes that name only when all of it is on disk."""
@@ -96,5 +102,5 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Te
     try:
         tensors = parse_safetensors(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} cannot be read ({error}); delete its folder to train that epoch again") from None
+        raise RunError(f"{path} cannot be read: {error}") from None
     return {name: tensor.to(device) for name, tensor in tensors.items()}

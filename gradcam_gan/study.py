@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from gradcam_gan import paths
-from gradcam_gan.config import TrainingConfig, ValidatedModel
+from gradcam_gan.config import Padding, Preset, TrainingConfig, ValidatedModel
 from gradcam_gan.errors import InputError
 
 PROFILES = ("smoke", "quick", "paper")
@@ -27,7 +27,7 @@ class Study(ValidatedModel):
     data: str
     data_dir: Path | None
     train_images: int | None
-    preset: Literal["paper64", "paper28"]
+    preset: Preset
     width: int
     batch_size: int
     learning_rate: float
@@ -38,13 +38,18 @@ class Study(ValidatedModel):
     seeds: list[int] = Field(min_length=1, description="networks trained as in the paper")
     background_seeds: list[int] = Field(description="networks trained with background padding, for C5")
     figure_epochs: list[int] = Field(min_length=2, description="the rows of Figure 1")
+    figure_digits: list[int] = Field(
+        min_length=1, description="Figure 1 shows the first held-out image of each"
+    )
     probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
     reference_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={self.seeds} names a seed twice")
+        for name in ("seeds", "background_seeds"):
+            seeds = getattr(self, name)
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{name}={seeds} names a seed twice")
         if not set(self.background_seeds) <= set(self.seeds):
             raise ValueError(f"background_seeds={self.background_seeds} must be among seeds={self.seeds}")
         if sorted(set(self.figure_epochs)) != self.figure_epochs:
@@ -55,18 +60,26 @@ class Study(ValidatedModel):
         return self
 
     @classmethod
-    def load(cls, profile: str, **changes: object) -> Self:
+    def load(cls, profile: str, /, **changes: object) -> Self:
         """The study of ``params/<profile>.yaml``, with some values changed.
 
         Raises:
             InputError: an unknown profile or parameter, or a value that is not allowed.
         """
+        if "profile" in changes:
+            raise InputError(f"profile is given twice, {profile!r} and {changes['profile']!r}; name it once")
         path = paths.PARAMS / f"{profile}.yaml"
         if not path.is_file():
             near = difflib.get_close_matches(profile, PROFILES, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(f"profile={profile!r} is unknown; {hint}params/ has {', '.join(PROFILES)}")
-        return cls(**{**yaml.safe_load(path.read_text()), **changes})
+        try:
+            stored = yaml.safe_load(path.read_text())
+        except yaml.YAMLError:
+            stored = None
+        if not isinstance(stored, dict):
+            raise InputError(f"{path} holds no parameters, lines such as 'width: 16'")
+        return cls(**{**stored, **changes})
 
     @classmethod
     def of_notebook(cls, profile: str, **parameters: object) -> Self:
@@ -82,7 +95,7 @@ class Study(ValidatedModel):
         stored = type(self).load(self.profile).model_dump() if self.profile in PROFILES else {}
         return {name: value for name, value in self.model_dump().items() if stored.get(name, ...) != value}
 
-    def config(self, seed: int, padding: str = "zeros") -> TrainingConfig:
+    def config(self, seed: int, padding: Padding = "zeros") -> TrainingConfig:
         """The training of one seed under one padding."""
         values = self.model_dump(include=set(TrainingConfig.model_fields))
         return TrainingConfig(**values, seed=seed, padding=padding)

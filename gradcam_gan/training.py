@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pandas as pd
 import torch
@@ -49,10 +50,11 @@ def train(config: TrainingConfig, runs_dir: Path | str = "runs") -> Run:
     path = Path(runs_dir) / config.name
     device = resolve_device(config.device)
     if not _is_complete(path):
+        images = training_images(config), training_images(config, "test")  # refused before a folder is made
         with _exclusive(path):
             if not _is_complete(path):  # the process that held the lock may have finished it
                 with cpu_threads(config.threads) as threads, reproducible_kernels():
-                    _Session(config, path, device, threads).train()
+                    _Session(config, path, device, threads, *images).train()
     return load_run(path)
 
 
@@ -109,12 +111,19 @@ def _exclusive(path: Path) -> Iterator[None]:
 class _Session:
     """One process's turn at one run: everything between taking the lock and the complete manifest."""
 
-    def __init__(self, config: TrainingConfig, path: Path, device: torch.device, threads: int) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        path: Path,
+        device: torch.device,
+        threads: int,
+        train_set: ImageSet,
+        test_set: ImageSet,
+    ) -> None:
         self.config, self.path, self.device = config, path, device
         self.checkpoints = CheckpointFolder(path / "checkpoints")
-        train_set = training_images(config)
         self.images = train_set.images.to(device)
-        self.held_out = training_images(config, "test").images[:ACCURACY_IMAGES].to(device)
+        self.held_out = test_set.images[:ACCURACY_IMAGES].to(device)
         self.iterations = len(self.images) // config.batch_size
         self.manifest = self._manifest(train_set, threads)
         channels = self.images.shape[1]
@@ -124,9 +133,9 @@ class _Session:
         self.order = torch.Generator().manual_seed(config.seed)
         self.latents = torch.Generator().manual_seed(config.seed + 2**31)
 
-    def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, object]:
+    def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
         """The manifest of a new run, or the stored one after checking that it can be continued here."""
-        here: dict[str, object] = {
+        here: dict[str, Any] = {
             "status": "partial",
             "channels": train_set.images.shape[1],
             "train_images": len(train_set.images),
@@ -155,6 +164,7 @@ class _Session:
     def train(self) -> None:
         """Bring the run from its newest good checkpoint to its last epoch."""
         try:
+            storage.remove_leftovers(self.path)
             storage.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
             storage.write_json(self.path / "manifest.json", self.manifest)
             done = self._restore()
@@ -191,6 +201,7 @@ class _Session:
                 tensor.copy_(checkpoint.training_state[name])
             self.order.set_state(checkpoint.training_state["random.order"])
             self.latents.set_state(checkpoint.training_state["random.latents"])
+            self._write_history()  # a kill may have come between the checkpoint and the table
             return epoch
         self._save(0, {})
         return 0
@@ -199,6 +210,9 @@ class _Session:
         networks = {name: network.state_dict() for name, network in self.objective.networks.items()}
         random = {"random.order": self.order.get_state(), "random.latents": self.latents.get_state()}
         self.checkpoints.save(Checkpoint(epoch, row, networks, {**self.objective.state(), **random}))
+        self._write_history()
+
+    def _write_history(self) -> None:
         history = pd.DataFrame(self.checkpoints.rows())
         storage.write_bytes(self.path / "history.csv", history.to_csv(index=False).encode())
 
@@ -225,7 +239,7 @@ class _Session:
             torch.zeros(batch, LATENT_SIZE, device=self.device),
         )
 
-    def _progress(self, done: int) -> "tqdm[None]":
+    def _progress(self, done: int) -> "tqdm[NoReturn]":
         per_epoch = self.iterations * self.config.batch_size
         return tqdm(
             total=self.config.epochs * per_epoch,
@@ -236,11 +250,11 @@ class _Session:
             disable=None,  # quiet where nobody watches: in logs
         )
 
-    def _train_epoch(self, epoch: int, step: Step, progress: "tqdm[None]") -> None:
+    def _train_epoch(self, epoch: int, step: Step, progress: "tqdm[NoReturn]") -> None:
         """One pass over the images in random order, then the checkpoint.
 
         Raises:
-            RunError: a loss is not finite; nothing of this epoch is saved.
+            RunError: a loss or a weight is not finite; nothing of this epoch is saved.
         """
         batch, names = self.config.batch_size, self.objective.statistics
         order = torch.randperm(len(self.images), generator=self.order)[: self.iterations * batch]
@@ -256,9 +270,10 @@ class _Session:
         seconds = time.perf_counter() - start
 
         broken = (~statistics.isfinite()).any(1).nonzero()
-        if len(broken):
+        if len(broken) or not self._weights_are_finite():
+            what, iteration = ("losses", int(broken[0]) + 1) if len(broken) else ("weights", self.iterations)
             raise RunError(
-                f"{self.path}: losses are not finite in epoch {epoch}, iteration {broken[0].item() + 1}; "
+                f"{self.path}: {what} are not finite in epoch {epoch}, iteration {iteration}; "
                 f"epoch {epoch - 1} is the last good checkpoint. Try a lower learning_rate or another seed"
             )
         means = dict(zip(names, statistics.mean(0).tolist(), strict=True))
@@ -273,6 +288,11 @@ class _Session:
         }
         self._save(epoch, row)
         progress.set_postfix({"epoch": epoch, **{name: f"{value:.2f}" for name, value in means.items()}})
+
+    def _weights_are_finite(self) -> bool:
+        """The last step's losses were computed before its update, which may have broken the weights."""
+        tensors = [t for network in self.objective.networks.values() for t in network.state_dict().values()]
+        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def _accuracy(self) -> dict[str, float]:
         """D's balanced accuracy on held-out and generated images under each BatchNorm mode."""

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
@@ -50,13 +51,21 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise InputError(f"{notebook.name} has no parameter {name!r}; {hint}")
-    values = {name: value for name, value in study.model_dump(mode="json").items() if name in known} | dict(changes)
+    values = {name: value for name, value in study.model_dump(mode="json").items() if name in known} | dict(
+        changes
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     # the study is complete here; the variable would replace it
     os.environ.pop(PROFILE_VARIABLE, None)
     try:
         papermill.execute_notebook(
-            notebook, output, values, kernel_name=KERNEL, cwd=notebook.parent, progress_bar=False, log_output=False
+            notebook,
+            output,
+            values,
+            kernel_name=KERNEL,
+            cwd=notebook.parent,
+            progress_bar=False,
+            log_output=False,
         )
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {str(error.evalue).splitlines()[0] if error.evalue else ''}"
@@ -64,3 +73,31 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
             f"{notebook.name} failed in cell {error.cell_index} (In [{error.exec_count}]): {reason}; "
             f"the executed copy is {output}"
         ) from error
+
+
+def store_outputs(executed: Path, notebook: Path) -> None:
+    """Put the outputs of an executed copy into the notebook it came from, without papermill's traces.
+
+    Args:
+        executed: the copy, from ``run_notebook``.
+        notebook: the source; its code must still be what was executed.
+
+    Raises:
+        InputError: a cell of the source has changed since.
+    """
+    source, copy = nbformat.read(notebook, 4), nbformat.read(executed, 4)
+    cells = [cell for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise InputError(f"{executed} was made from another version of {notebook}; run it again")
+    count = 0
+    for mine, done in zip(source.cells, cells, strict=True):
+        if mine.cell_type == "code":
+            count += 1
+            mine.outputs, mine.execution_count = done.outputs, count
+            for output in mine.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = count
+    source.metadata.pop("widgets", None)
+    if "widgets" in copy.metadata:
+        source.metadata["widgets"] = copy.metadata["widgets"]
+    nbformat.write(source, notebook)

@@ -1,0 +1,106 @@
+"""What goes into a grid of heatmaps: images, maps, labels, and the numbers behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gradcam_gan.epochs import heatmap_table
+from gradcam_gan.explain import Method
+from gradcam_gan.run_explainer import (
+    EVIDENCES,
+    METHOD_NAMES,
+    METHODS,
+    STATISTICS,
+    VARIANTS,
+    RunExplainer,
+    Statistics,
+    Variant,
+)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One grid: ``plots.heatmap_grid`` draws it.
+
+    Attributes:
+        images: uint8 (K, C, H, W), one a column.
+        maps: (R, K, H, W), unnormalised.
+        rows: R labels.
+        columns: K labels.
+        table: the numbers behind it (``heatmap_table``).
+    """
+
+    images: Tensor
+    maps: Tensor
+    rows: list[str]
+    columns: list[str]
+    table: pd.DataFrame
+
+
+def evidence_panel(
+    explainer: RunExplainer,
+    images: Tensor,
+    names: Sequence[str],
+    epochs: Sequence[int],
+    statistics: Statistics,
+) -> Panel:
+    """Figure 1: Grad-CAM of the same images for "real" (left half) and for "fake" (right half), a row an epoch.
+
+    Args:
+        explainer: of a run.
+        images: uint8 (K, C, H, W).
+        names: K of them.
+        epochs: R epochs.
+        statistics: of BatchNorm, as in ``Variant``.
+    """
+    variants = [Variant("gradcam", statistics, evidence) for evidence in EVIDENCES]
+    return Panel(
+        images.repeat(len(variants), 1, 1, 1),
+        torch.cat([explainer.maps(images, epochs, variant) for variant in variants], 1),
+        [f"epoch {epoch}" for epoch in epochs],
+        [f"{name}, {variant.evidence}" for variant in variants for name in names],
+        heatmap_table(explainer, images, epochs, variants),
+    )
+
+
+def probe_panel(
+    explainer: RunExplainer, images: Tensor, labels: Sequence[str], epochs: Sequence[int], variant: Variant
+) -> Panel:
+    """Some images under one variant, a row an epoch. Arguments as for ``evidence_panel``."""
+    return Panel(
+        images,
+        explainer.maps(images, epochs, variant),
+        [f"epoch {epoch}" for epoch in epochs],
+        list(labels),
+        heatmap_table(explainer, images, epochs, [variant]),
+    )
+
+
+def variant_panel(explainers: Sequence[RunExplainer], image: Tensor, epochs: Sequence[int]) -> Panel:
+    """One image: a column per run, method and statistics; a row per evidence and epoch.
+
+    Args:
+        explainers: such as of one run per padding.
+        image: uint8 (1, C, H, W).
+        epochs: R / 2 epochs.
+    """
+    styles = list(product(explainers, METHODS, STATISTICS))
+
+    def column(explainer: RunExplainer, method: Method, statistics: Statistics) -> Tensor:
+        both = [Variant(method, statistics, evidence) for evidence in EVIDENCES]
+        return torch.cat([explainer.maps(image, epochs, variant) for variant in both])
+
+    return Panel(
+        image.repeat(len(styles), 1, 1, 1),
+        torch.cat([column(*style) for style in styles], 1),
+        [f"{evidence}, {epoch}" for evidence in EVIDENCES for epoch in epochs],
+        [
+            f"{explainer.run.config.padding}\n{METHOD_NAMES[method]}\n{statistics}"
+            for explainer, method, statistics in styles
+        ],
+        pd.concat([heatmap_table(one, image, epochs, VARIANTS) for one in explainers], ignore_index=True),
+    )

@@ -1,0 +1,140 @@
+import pytest
+import yaml
+
+from gradcam_gan import paths
+from gradcam_gan.config import TrainingConfig
+from gradcam_gan.errors import InputError
+from gradcam_gan.study import PROFILE_VARIABLE, PROFILES, Study
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch):
+    monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
+
+
+def error_line(profile="smoke", /, **changes):
+    with pytest.raises(InputError) as caught:
+        Study.load(profile, **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.__cause__ is None
+    return message
+
+
+def test_every_file_in_params_is_a_profile():
+    assert {path.stem for path in paths.PARAMS.glob("*.yaml")} == set(PROFILES)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_loads_with_every_value_of_its_file(profile):
+    study = Study.load(profile)
+    stored = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text())
+    assert set(stored) == set(Study.model_fields)  # nothing is left to a default that the file does not show
+    assert study.model_dump() == stored
+    assert study.profile == profile
+    assert study.changes() == {}
+    assert study.runs_dir == paths.RUNS / profile
+    assert study.figures_dir == paths.FIGURES / profile
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_training_of_a_study_has_a_name_of_its_own(profile):
+    study = Study.load(profile)
+    configs = study.configs()
+    assert len({config.name for config in configs}) == len(study.seeds) + len(study.background_seeds)
+    assert [(config.seed, config.padding) for config in configs] == [
+        *((seed, "zeros") for seed in study.seeds),
+        *((seed, "background") for seed in study.background_seeds),
+    ]
+    for config in configs:
+        for field in set(TrainingConfig.model_fields) & set(Study.model_fields):
+            assert getattr(config, field) == getattr(study, field), field
+
+
+def test_the_paper_profile_has_the_papers_network():
+    study = Study.load("paper")
+    assert (study.data, study.preset, study.width, study.epochs) == ("mnist", "paper64", 64, 25)
+    assert study.train_images is None
+
+
+@pytest.mark.parametrize(("written", "meant"), [("smok", "smoke"), ("qick", "quick"), ("papers", "paper")])
+def test_an_unknown_profile_is_refused_with_the_nearest_one(written, meant):
+    message = error_line(written)
+    assert f"profile='{written}' is unknown; did you mean '{meant}'?" in message
+    assert "smoke, quick, paper" in message
+
+
+def test_an_unknown_profile_like_no_other_is_refused_with_the_list():
+    assert error_line("xyz") == "profile='xyz' is unknown; params/ has smoke, quick, paper"
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_one():
+    assert "'figure_epoch' is not a field; did you mean 'figure_epochs'?" in error_line(figure_epoch=[1])
+    assert "'sedes' is not a field; did you mean 'seeds'?" in error_line(sedes=[1])
+
+
+def test_a_profile_cannot_be_given_twice():
+    assert error_line("smoke", profile="quick") == "profile is given twice, 'smoke' and 'quick'; name it once"
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"figure_epochs": [1, 2, 4]}, "figure_epochs=[1, 2, 4] must lie in 0..epochs=3"),
+        ({"epochs": 2}, "figure_epochs=[1, 2, 3] must lie in 0..epochs=2"),
+        ({"figure_epochs": [-1, 2]}, "must lie in 0..epochs=3"),
+        ({"figure_epochs": [2, 1]}, "must ascend"),
+        ({"figure_epochs": [1, 1, 2]}, "must ascend"),
+        ({"figure_epochs": [1]}, "figure_epochs=[1]: list should have at least 2 items"),
+        ({"seeds": []}, "seeds=[]: list should have at least 1 item"),
+        ({"seeds": [0, 0]}, "seeds=[0, 0] names a seed twice"),
+        ({"seeds": [-1], "background_seeds": []}, "seed=-1: input should be greater than or equal to 0"),
+        ({"background_seeds": [5]}, "background_seeds=[5] must be among seeds=[0, 1]"),
+        ({"width": 0}, "width=0: input should be greater than or equal to 1"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: input should be a finite number"),
+        ({"device": "gpu"}, "device='gpu': must be auto, cpu, cuda or cuda:N"),
+        ({"preset": "paper32"}, "preset='paper32'"),
+        ({"probe_images": 3}, "probe_images=3: input should be greater than or equal to 10"),
+        ({"data": 5}, "data=5: input should be a valid string"),
+    ],
+)
+def test_an_impossible_value_is_refused_before_anything_is_trained(changes, part):
+    assert part in error_line(**changes)
+
+
+def test_a_background_seed_named_twice_is_refused():
+    assert "background_seeds=[0, 0] names a seed twice" in error_line(background_seeds=[0, 0])
+
+
+def test_changes_are_the_values_that_differ_from_the_profiles_file():
+    study = Study.load("smoke", width=8, seeds=[0], epochs=3)
+    assert study.changes() == {"width": 8, "seeds": [0]}
+
+
+def test_a_profile_of_ones_own_names_its_folders():
+    study = Study(**Study.load("smoke").model_dump() | {"profile": "mine"})
+    assert study.runs_dir == paths.RUNS / "mine"
+    assert study.changes() == study.model_dump()
+    with pytest.raises(InputError, match="profile="):
+        Study(**Study.load("smoke").model_dump() | {"profile": "../elsewhere"})
+
+
+def test_a_notebooks_parameters_make_its_study():
+    assert Study.of_notebook("smoke", width=8) == Study.load("smoke", width=8)
+
+
+def test_the_environment_replaces_a_notebooks_parameters(monkeypatch):
+    monkeypatch.setenv(PROFILE_VARIABLE, "smoke")
+    assert Study.of_notebook("quick", width=8) == Study.load("smoke")
+    monkeypatch.setenv(PROFILE_VARIABLE, "")
+    assert Study.of_notebook("quick", width=8) == Study.load("quick", width=8)
+    monkeypatch.setenv(PROFILE_VARIABLE, "smokey")
+    with pytest.raises(InputError, match="did you mean 'smoke'"):
+        Study.of_notebook("quick")
+
+
+def test_a_damaged_params_file_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    for content in ("width: [1", "", "- 1", "width: 3: 4"):
+        (tmp_path / "smoke.yaml").write_text(content)
+        assert f"{tmp_path / 'smoke.yaml'} holds no parameters" in error_line("smoke")
