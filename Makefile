@@ -4,6 +4,7 @@
 #   PROFILE         smoke, quick (default) or paper: how much `make figures` computes
 #   CORES           how many cores to use; all of them by default
 #   PYTHON          the Python (3.11 to 3.13) to make the environment from
+#   SET             changes to params/PROFILE.yaml, e.g. SET="width=32 seeds=[0]"
 #   SNAKEMAKE_ARGS  more arguments for Snakemake, e.g. "--profile profiles/slurm" or "--dry-run"
 #
 # On Linux the default torch of PyPI comes with CUDA (gigabytes). For the CPU-only one:
@@ -12,6 +13,7 @@
 PROFILE ?= quick
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTHON ?=
+SET ?=
 SNAKEMAKE_ARGS ?=
 
 VENV := .venv
@@ -29,28 +31,26 @@ RUN := PATH="$$PWD/$(VENV)/bin:$$PATH" JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures notebooks test lab bench setup clean
+.PHONY: help figures publish test lab bench setup clean
 
-ifneq ($(filter figures,$(MAKECMDGOALS)),)
+ifneq ($(filter figures publish,$(MAKECMDGOALS)),)
 ifneq ($(words $(PROFILE))-$(filter $(PROFILES),$(PROFILE)),1-$(PROFILE))
 $(error PROFILE=$(PROFILE) is not known: use one of $(PROFILES))
 endif
 endif
 
 help: ## list the targets
-	@echo "usage: make TARGET [PROFILE=smoke|quick|paper] [CORES=N]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@echo "usage: make TARGET [PROFILE=smoke|quick|paper] [SET=\"width=32\"] [CORES=N]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 	@echo "CPU-only torch on Linux: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make TARGET"
 
 figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 	@$(RUN) -m snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules \
-	    $(SNAKEMAKE_ARGS) --config profile=$(PROFILE)
+	    $(SNAKEMAKE_ARGS) --config profile=$(PROFILE) $(SET)
 
-notebooks: ## make figures, then keep the notebooks' outputs in notebooks/ (to commit)
+publish: ## make figures, then keep the notebooks' outputs in notebooks/ and the verdicts in README.md
 	@$(MAKE) --no-print-directory figures
-	@for notebook in notebooks/*.ipynb; do \
-	    $(RUN) -m gradcam_gan store-outputs "runs/$(PROFILE)/$$notebook" "$$notebook"; \
-	done
+	@$(RUN) -m gradcam_gan publish --profile $(PROFILE)
 
 test: setup ## lint, types, tests, and every notebook at the smoke profile
 	$(PY) -m ruff check .

@@ -28,9 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
     notebook.add_argument("--profile", default="quick", help="smoke, quick or paper; default: quick")
 
-    store = commands.add_parser("store-outputs", help="put an executed copy's outputs into its notebook")
-    store.add_argument("executed", type=Path)
-    store.add_argument("notebook", type=Path)
+    publish = commands.add_parser(
+        "publish", help="keep a profile's outputs in the notebooks and in the README"
+    )
+    publish.add_argument("--profile", default="quick", help="default: quick")
 
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
@@ -40,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
             print(run.path)  # noqa: T201 - the command's result
-        elif options.command == "store-outputs":
-            from gradcam_gan.workflow import store_outputs
+        elif options.command == "publish":
+            from gradcam_gan.workflow import publish as keep_results
 
-            store_outputs(options.executed, options.notebook)
+            keep_results(Study.load(options.profile))
         else:
             from gradcam_gan.workflow import run_notebook
 

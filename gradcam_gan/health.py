@@ -41,22 +41,29 @@ def training_health(history: pd.DataFrame) -> pd.DataFrame:
     return means.assign(won=means["d_fake"] < WON).reset_index()
 
 
-def describe_health(health: pd.DataFrame) -> str:
-    """The answer of notebook 01 in words, from ``training_health``'s numbers."""
+def describe_training(health: pd.DataFrame) -> str:
+    """How the trainings went, in words, from ``training_health``'s numbers."""
     won = health[health["won"]]
-    sentences = [
-        f"Of {len(health)} trainings D won outright in {len(won)}"
-        + (
-            f" (seeds {', '.join(map(str, won['seed']))}): their maps explain digits against noise."
-            if len(won)
-            else "."
-        )
-    ]
+    which = (
+        f" (seeds {', '.join(map(str, won['seed']))}): their maps explain digits against noise"
+        if len(won)
+        else ""
+    )
+    return (
+        f"Over the last epochs D gives real images a probability of {health['d_real'].mean():.2f} of being real and "
+        f"generated ones {health['d_fake'].mean():.2f}. "
+        f"Of {len(health)} trainings D has won outright in {len(won)}{which}."
+    )
+
+
+def describe_accuracy(health: pd.DataFrame) -> str:
+    """How well D does its own job under each kind of statistics, in words, from ``training_health``'s numbers."""
+    sentences = []
     for mode in MODES:
         accuracy = health[f"accuracy_{mode}"]
-        guessing = int((accuracy < CHANCE).sum())
         sentences.append(
-            f"With {mode} statistics D's balanced accuracy is {accuracy.mean():.2f} on average over trainings "
-            f"and the last epochs; in {guessing} of {len(health)} trainings it is close to guessing (below {CHANCE})."
+            f"With {mode} statistics D's balanced accuracy is {accuracy.mean():.2f} on average over trainings and the "
+            f"last epochs; in {(accuracy < CHANCE).sum()} of {len(health)} trainings it is close to guessing "
+            f"(below {CHANCE})."
         )
     return " ".join(sentences)

@@ -104,3 +104,18 @@ def variant_panel(explainers: Sequence[RunExplainer], image: Tensor, epochs: Seq
         ],
         pd.concat([heatmap_table(one, image, epochs, VARIANTS) for one in explainers], ignore_index=True),
     )
+
+
+def describe_evidence(panel: Panel) -> str:
+    """What a panel shows before one looks at any pattern: empty maps, and whether D is right.
+
+    Args:
+        panel: of real images, from ``evidence_panel``.
+    """
+    by_evidence = panel.table.groupby("evidence")["all_zero"]
+    empty = "; ".join(f"for “{evidence}” {rows.sum()} of {len(rows)}" for evidence, rows in by_evidence)
+    logits = panel.table.drop_duplicates(["epoch", "image"])["logit"]
+    return (
+        f"Maps that are zero everywhere: {empty}. "
+        f"All these images are real, and D calls {(logits > 0).sum()} of {len(logits)} (image, epoch) pairs real."
+    )

@@ -47,3 +47,20 @@ def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
             "ink": (pixels > 0).float().mean(2).flatten(),
         }
     )
+
+
+def describe_samples(table: pd.DataFrame, real: Tensor) -> str:
+    """How the samples' ink and contrast come to those of real images, in words.
+
+    Args:
+        table: from ``sample_table``.
+        real: uint8 (N, C, H, W).
+    """
+    goal = sample_table(real[None].float() / 127.5 - 1, [0]).mean()
+    by_epoch = table.groupby("epoch")[["ink", "contrast"]].mean()
+    first, last = by_epoch.index[[0, -1]]
+    return (
+        f"Samples have {100 * by_epoch['ink'][first]:.0f} % ink and a contrast of "
+        f"{by_epoch['contrast'][first]:.2f} after epoch {first}, {100 * by_epoch['ink'][last]:.0f} % and {by_epoch['contrast'][last]:.2f} after epoch {last}; "
+        f"real images have {100 * goal['ink']:.0f} % and {goal['contrast']:.2f}."
+    )

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from gradcam_gan import paths
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.study import PROFILE_VARIABLE, Study
 
 KERNEL = "python3"
+CLAIMS_START, CLAIMS_END = "<!-- claims: start -->", "<!-- claims: end -->"
 
 
 def notebook_parameters(notebook: Path) -> dict[str, object]:
@@ -101,3 +104,39 @@ def store_outputs(executed: Path, notebook: Path) -> None:
     if "widgets" in copy.metadata:
         source.metadata["widgets"] = copy.metadata["widgets"]
     nbformat.write(source, notebook)
+
+
+def publish(study: Study) -> None:
+    """Keep a profile's results in the repository: outputs in the notebooks, verdicts in the README.
+
+    Args:
+        study: a profile whose notebooks have run (``make figures``).
+
+    Raises:
+        InputError: a notebook has not run, or has changed since.
+    """
+    for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        executed = study.runs_dir / "notebooks" / notebook.name
+        if not executed.is_file():
+            raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
+        store_outputs(executed, notebook)
+    claims = pd.read_csv(study.figures_dir / "table_claims.csv")
+    text = paths.README.read_text()
+    before, rest = text.split(CLAIMS_START)
+    after = rest.split(CLAIMS_END)[1]
+    paths.README.write_text(f"{before}{CLAIMS_START}\n{claims_markdown(claims)}\n{CLAIMS_END}{after}")
+
+
+def claims_markdown(claims: pd.DataFrame) -> str:
+    """The ledger (``claims.ledger``) as the README's table: a row per claim, its readings in one cell."""
+    lines = [
+        "| claim | the paper | verdict | readings: Grad-CAM, statistics, evidence |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in claims.groupby("claim"):
+        readings = "<br>".join(
+            f"{row['reading'].removeprefix('Grad-CAM, ')}: *{row['outcome']}*; {row['sentence']}"
+            for row in rows.to_dict("records")
+        )
+        lines.append(f"| {name} | {rows['text'].iloc[0]} | **{rows['verdict'].iloc[0]}** | {readings} |")
+    return "\n".join(lines)
