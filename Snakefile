@@ -87,9 +87,10 @@ for _notebook in FIGURES:
         log:
             # kept when the notebook fails
             notebook=f"runs/{study.profile}/notebooks/{_notebook}.ipynb",
-        threads: workflow.cores
+        threads: study.threads or workflow.cores
         resources:
             mem_mb=4000,
             runtime=120,
         shell:
-            "python -m gradcam_gan notebook {input.notebook} {log.notebook} {params.changes:q} --profile {params.profile}"
+            # the same number of threads everywhere gives the same numbers everywhere
+            "OMP_NUM_THREADS={threads} python -m gradcam_gan notebook {input.notebook} {log.notebook} {params.changes:q} --profile {params.profile}"

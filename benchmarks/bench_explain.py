@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--memory-of", nargs=3, metavar=("NAME", "BATCH", "PRECISION"), help=argparse.SUPPRESS
     )

@@ -23,7 +23,7 @@ from gradcam_gan.networks import LATENT_SIZE, Discriminator, Generator
 from gradcam_gan.objective import DCGANObjective
 
 BATCH = 64
-STEPS = {64: 2, 16: 16}  # width -> steps a round
+STEPS = {64: 2, 16: 8}  # width -> steps a round
 CONTENDERS = ("plain", "float32", "auto")  # the example's loop; ours in each precision
 
 Step = Callable[[Tensor, Tensor], object]
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, not wall time")
     options = parser.parse_args(arguments)
 

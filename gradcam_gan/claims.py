@@ -172,7 +172,7 @@ def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
     def find(_rows: pd.DataFrame, variant: Variant) -> Finding:
         rows = select(changes, variant)
         same = (rows["largest_change"] < SAME_MAP).groupby(rows["seed"]).mean()
-        effect = _over_seeds(same)
+        effect = _within_0_and_1(_over_seeds(same))
         typical = _over_seeds(rows["mean_change"].groupby(rows["seed"]).mean())
         sentence = (
             f"{100 * effect.estimate:.1f} % of the images keep their map (by seed: "
@@ -202,9 +202,9 @@ def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
     """
 
     def find(rows: pd.DataFrame, variant: Variant) -> Finding:
-        rows = rows[(rows["epoch"] == epoch) & ~rows["all_zero"]]
-        effect = _over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean())
-        effect = replace(effect, low=max(effect.low, 0.0), high=min(effect.high, 1.0))
+        # without a lift: maps that are zero everywhere, and images without a digit
+        rows = rows[rows["epoch"] == epoch].dropna(subset="focus_lift")
+        effect = _within_0_and_1(_over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean()))
         sentence = f"at epoch {epoch} the share of images with a focus lift below 1 is {effect}"
         outcome = _sign(replace(effect, low=effect.low - SOME, high=effect.high - SOME))
         return Finding(variant, outcome, effect, sentence)
@@ -233,12 +233,19 @@ def _if_maps(
 
 
 def _over_seeds(by_seed: pd.Series) -> Interval:
-    """Student's interval of a mean over seeds; the bootstrap's is too narrow over so few."""
-    return interval_over_seeds(by_seed.rename("value").reset_index(), "value", "seed", method="student")
+    """Student's interval of a mean over seeds; the bootstrap's is too narrow over so few.
+
+    Below three seeds it has no bounds.
+    """
+    found = interval_over_seeds(by_seed.rename("value").reset_index(), "value", "seed", method="student")
+    return replace(found, unit="seeds")  # one value a seed, however few
+
+
+def _within_0_and_1(share: Interval) -> Interval:
+    """Student's interval of a share, cut to what a share can be."""
+    return replace(share, low=max(share.low, 0.0), high=min(share.high, 1.0))
 
 
 def _sign(effect: Interval) -> Outcome:
-    """Above zero, below zero, or neither: NaN bounds (one seed) are neither."""
-    if effect.unit != "seeds":
-        return "unclear"
+    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) are neither."""
     return "holds" if effect.low > 0 else "fails" if effect.high < 0 else "unclear"

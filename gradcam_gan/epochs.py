@@ -87,7 +87,7 @@ def change_between(maps: Tensor) -> Tensor:
     there is no correlation: two constant maps are the same picture (0), one of them is another picture (1).
     """
     changes = torch.stack([map_change(before, after) for before, after in pairwise(maps)])
-    constant = maps.flatten(2).std(2) == 0
+    constant = maps.amax((2, 3)) == maps.amin((2, 3))  # a rounded standard deviation may not be 0
     both = (constant[:-1] & constant[1:]).to(changes)
     return torch.where(changes.isnan(), 1 - both, changes)
 
@@ -188,15 +188,16 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
 
     Returns:
         A row per variant and padding: ``variant``, ``padding``, ``estimate``, ``low``, ``high`` (as in
-        ``focus_summary``), ``n``, ``unit``, ``all_zero`` (share of maps without any evidence; left out), and
-        ``border_lift``, the mean over the other maps.
+        ``focus_summary``), ``n``, ``unit``, ``all_zero`` (share of maps without any evidence; left out, as
+        are images without a digit), and ``border_lift``, the mean over the other maps.
     """
     rows = []
     shown = table[table["epoch"] == epoch]
     for variant in VARIANTS:
         for padding, group in select(shown, variant).groupby("padding", sort=False):
             maps = group[~group["all_zero"]]
-            off = maps.assign(off=(maps["focus_lift"] < 1).astype(float))
+            told_apart = maps.dropna(subset="focus_lift")
+            off = told_apart.assign(off=(told_apart["focus_lift"] < 1).astype(float))
             found = interval_over_seeds(off, "off", method="student")
             found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
             extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
@@ -207,9 +208,11 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
 def clearness(table: pd.DataFrame, *rows: str) -> pd.DataFrame:
     """Mean focus lift: a row per value of the given columns, a column per epoch.
 
-    An all-zero map shows nothing, so it counts as chance (1).
+    An all-zero map shows nothing, so it counts as chance (1). Images without a digit (an empty mask, or a full
+    one) are left out.
     """
-    lift = table["focus_lift"].where(~table["all_zero"], 1.0)
+    has_digit = table["mask_area"].between(0, 1, inclusive="neither")
+    lift = table["focus_lift"].where(~table["all_zero"], 1.0).where(has_digit)
     return table.assign(lift=lift).pivot_table("lift", list(rows), "epoch")
 
 

@@ -76,7 +76,7 @@ def heatmap_grid(panel: Panel, *, title: str = "", width: float = PAGE) -> Figur
         place = axes.get_position()
         bar_axes = figure.add_axes((place.x1 + 0.08 / width, place.y0, 0.12 / width, place.height))
         figure.colorbar(
-            plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label="evidence / the map's own maximum"
+            plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label="evidence / map's maximum"
         )
     return figure
 

@@ -59,8 +59,9 @@ def describe_samples(table: pd.DataFrame, real: Tensor) -> str:
     goal = sample_table(real[None].float() / 127.5 - 1, [0]).mean()
     by_epoch = table.groupby("epoch")[["ink", "contrast"]].mean()
     first, last = by_epoch.index[[0, -1]]
+    ink, contrast = 100 * by_epoch["ink"], by_epoch["contrast"]
     return (
-        f"Samples have {100 * by_epoch['ink'][first]:.0f} % ink and a contrast of "
-        f"{by_epoch['contrast'][first]:.2f} after epoch {first}, {100 * by_epoch['ink'][last]:.0f} % and {by_epoch['contrast'][last]:.2f} after epoch {last}; "
+        f"Samples have {ink[first]:.0f} % ink and a contrast of {contrast[first]:.2f} after epoch {first}, "
+        f"{ink[last]:.0f} % and {contrast[last]:.2f} after epoch {last}; "
         f"real images have {100 * goal['ink']:.0f} % and {goal['contrast']:.2f}."
     )

@@ -66,6 +66,10 @@ def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
     """
     found = load_images(config.data, config.size, split, config.data_dir)
     if split == "train" and config.train_images is not None:
+        if config.train_images > len(found.images):
+            raise InputError(
+                f"train_images={config.train_images}, but {config.data} has {len(found.images)} training images"
+            )
         order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
         chosen = order[: config.train_images]
         found = ImageSet(found.images[chosen], found.labels[chosen], found.class_names)

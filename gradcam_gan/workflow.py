@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from gradcam_gan import paths
@@ -46,7 +47,7 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
 
     Raises:
         InputError: the notebook has no parameter of one of these names.
-        RunError: a cell failed; names the cell and where the executed copy is.
+        RunError: a cell failed, or its process died; names the cell and where the executed copy is.
     """
     known = notebook_parameters(notebook)
     for name in changes:
@@ -75,6 +76,10 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
         raise RunError(
             f"{notebook.name} failed in cell {error.cell_index} (In [{error.exec_count}]): {reason}; "
             f"the executed copy is {output}"
+        ) from error
+    except DeadKernelError as error:
+        raise RunError(
+            f"{notebook.name}: its Python process died, perhaps for want of memory; the executed copy is {output}"
         ) from error
 
 

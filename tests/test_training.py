@@ -272,6 +272,7 @@ def test_unusable_data_are_refused_before_anything_is_made(tmp_path):
     assert "does not exist" in input_error(tiny(data=f"folder:{tmp_path}/absent"), tmp_path)
     few = "mnist-5k has 31 training images, fewer than batch_size=32"
     assert few in input_error(tiny(train_images=31), tmp_path)
+    assert "has 4000 training images" in input_error(tiny(train_images=4001), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
