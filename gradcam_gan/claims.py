@@ -22,6 +22,7 @@ Outcome = Literal["holds", "fails", "unclear", "no maps"]
 
 CLEAREST_EPOCH = 15  # C1: of the epochs 5, 10, 15, 20, 25
 BEST_EPOCH = 18  # C2
+ENOUGH_SEEDS = 5  # C2: a bootstrap over fewer seeds is much too narrow (see ``bootstrap_interval``)
 BEST_EPOCH_PRECISION = 4  # C2: an interval wider than this many epochs singles out no epoch
 SAME_MAP = 0.1  # C3: a change (1 - correlation) below this is "the same feature"
 SOME = 0.01  # C3, C5: "some images" are more than this share of them
@@ -147,6 +148,10 @@ def judge_best_epoch(table: pd.DataFrame, best: Mapping[Variant, BestEpoch]) -> 
         )
         if last < BEST_EPOCH:
             return Finding(variant, "unclear", effect, f"only {last} epochs were trained; {sentence}")
+        if seeds < ENOUGH_SEEDS:
+            return Finding(
+                variant, "unclear", effect, f"{sentence}; {ENOUGH_SEEDS} seeds are needed for a verdict"
+            )
         if not found.low <= BEST_EPOCH <= found.high:
             return Finding(variant, "fails", effect, sentence)
         precise = found.high - found.low <= BEST_EPOCH_PRECISION
@@ -156,7 +161,7 @@ def judge_best_epoch(table: pd.DataFrame, best: Mapping[Variant, BestEpoch]) -> 
         "C2",
         f"comparing the models of similar epochs finds the best one: epoch {BEST_EPOCH}",
         f"the bootstrap interval of the epoch with the largest focus lift contains {BEST_EPOCH} "
-        f"and spans at most {BEST_EPOCH_PRECISION} epochs",
+        f"and spans at most {BEST_EPOCH_PRECISION} epochs, over at least {ENOUGH_SEEDS} seeds",
         [_if_maps(table, variant, find) for variant in READINGS],
     )
 

@@ -153,25 +153,27 @@ class TestBestEpoch:
         ids=lambda value: value if isinstance(value, str) else f"{value.low}-{value.high}",
     )
     def test_holds_where_a_narrow_interval_contains_18(self, make_table, found, outcome):
-        table = make_table(lambda *_: 2.0, variants=READINGS)
+        table = make_table(lambda *_: 2.0, seeds=range(5), variants=READINGS)
         claim = judge_best_epoch(table, dict.fromkeys(READINGS, found))
         assert outcomes(claim) == [outcome] * 4
         effect = claim.findings[0].effect
         assert (effect.estimate, effect.low, effect.high) == (found.epoch, found.low, found.high)
-        assert (effect.n, effect.unit) == (3, "seeds")
+        assert (effect.n, effect.unit) == (5, "seeds")
         sentence = claim.findings[0].sentence
         assert f"{found.epoch} [{found.low}, {found.high}]" in sentence
         assert f"{found.epoch} (seed 0), {found.low} (seed 1), {found.high} (seed 2)" in sentence
 
     def test_each_reading_is_judged_by_its_own_interval(self, make_table):
-        table = make_table(lambda *_: 2.0, variants=READINGS)
+        table = make_table(lambda *_: 2.0, seeds=range(5), variants=READINGS)
         intervals = [best(18, 18, 18), best(3, 3, 3), best(18, 5, 20), best(18, 17, 19)]
         claim = judge_best_epoch(table, dict(zip(READINGS, intervals, strict=True)))
         assert outcomes(claim) == ["holds", "fails", "unclear", "holds"]
         assert claim.verdict == "partly"
 
     def test_works_with_what_best_epochs_gives(self, make_table):
-        table = make_table(lambda _s, epoch, *_: 3.0 if epoch == 18 else 2.0, variants=READINGS)
+        table = make_table(
+            lambda _s, epoch, *_: 3.0 if epoch == 18 else 2.0, seeds=range(5), variants=READINGS
+        )
         found = {variant: best_epochs(select(table, variant), resamples=50) for variant in READINGS}
         assert judge_best_epoch(table, found).verdict == "reproduced"
 
@@ -180,6 +182,13 @@ class TestBestEpoch:
         claim = judge_best_epoch(table, dict.fromkeys(READINGS, best(3, 3, 3)))
         assert outcomes(claim) == ["unclear"] * 4
         assert claim.findings[0].sentence.startswith("only 17 epochs were trained; the clearest epoch is 3")
+
+    def test_is_unclear_over_fewer_than_five_seeds(self, make_table):
+        for found in (best(18, 18, 18), best(3, 3, 3)):
+            table = make_table(lambda *_: 2.0, seeds=range(4), variants=READINGS)
+            claim = judge_best_epoch(table, dict.fromkeys(READINGS, found))
+            assert outcomes(claim) == ["unclear"] * 4
+            assert "5 seeds are needed" in claim.findings[0].sentence
 
 
 class TestProbes:

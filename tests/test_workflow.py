@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -324,6 +325,17 @@ def saved_by(notebook):
     return found
 
 
+@contextmanager
+def edited(path, old, new):
+    """The file with something replaced; afterwards as it was, its time too."""
+    before, times = path.read_text(), path.stat()
+    assert old in before
+    path.write_text(before.replace(old, new))
+    yield
+    path.write_text(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 class TestSnakefile:
     @pytest.fixture(scope="class")
     @classmethod
@@ -357,27 +369,27 @@ class TestSnakefile:
         assert planned(repository) == {}
 
     def test_a_changed_plot_repeats_no_training(self, repository):
-        plots = repository / "gradcam_gan" / "plots.py"
-        before, time = plots.read_text(), plots.stat().st_mtime
-        try:
-            plots.write_text(before + "\n# changed\n")
+        with edited(repository / "gradcam_gan" / "plots.py", "\n", "\n\n"):
             jobs = planned(repository)
-        finally:
-            plots.write_text(before)
-            os.utime(plots, (time, time))
         assert "train" not in jobs
         assert {rule for rule in jobs if rule.startswith("notebook_")} == {
             f"notebook_{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")
         }
 
-    def test_a_changed_seed_trains_that_seed_alone(self, repository):
-        jobs = planned(repository, "seeds=[0,5]")
+    @pytest.mark.parametrize("where", ["params", "command line"])
+    def test_a_changed_seed_trains_that_seed_alone(self, repository, where):
+        if where == "params":
+            with edited(repository / "params" / "smoke.yaml", "\nseeds: [0, 1]\n", "\nseeds: [0, 5]\n"):
+                jobs = planned(repository)
+        else:
+            jobs = planned(repository, "seeds=[0,5]")
         expected = Study.load("smoke", seeds=[0, 5]).config(5)
         assert jobs["train"] == [[f"runs/smoke/{expected.name}.trained"]]
         assert "notebook_02_epoch_heatmaps" in jobs
 
     def test_a_changed_measure_trains_nothing(self, repository):
-        jobs = planned(repository, "probe_images=48")
+        with edited(repository / "params" / "smoke.yaml", "probe_images: 32", "probe_images: 48"):
+            jobs = planned(repository)
         assert "train" not in jobs
         assert "notebook_02_epoch_heatmaps" in jobs
 

@@ -1,0 +1,24 @@
+import subprocess
+import sys
+
+import gradcam_gan
+import gradcam_gan.explain
+import gradcam_gan.measures
+
+
+def test_every_public_name_is_importable():
+    assert {"TrainingConfig", "train", "load_run", "load_images", "explain", "calibrate", "measures"} <= set(
+        gradcam_gan.__all__
+    )
+    for name in gradcam_gan.__all__:
+        assert getattr(gradcam_gan, name).__name__ == name
+
+
+def test_functions_are_not_shadowed_by_the_modules_they_live_in():
+    assert callable(gradcam_gan.explain)
+    assert callable(gradcam_gan.measures)
+
+
+def test_a_configuration_needs_no_torch():
+    code = "import sys; from gradcam_gan import Study, TrainingConfig; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
