@@ -3,6 +3,10 @@
 # A training is found by its configuration: change a seed in params/ and only its run is new; change a plot and
 # only the notebooks run again. A training that was killed goes on from its last epoch.
 
+import json
+
+import yaml
+
 from gradcam_gan import paths
 from gradcam_gan.errors import GradcamGanError
 from gradcam_gan.study import Study
@@ -24,7 +28,7 @@ FIGURES = {
 TABLES = {"02_epoch_heatmaps": ["table_claims"]}
 
 # `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
-changes = dict(config)
+changes = {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in config.items()}
 try:
     study = Study.load(changes.pop("profile", "quick"), **changes)
 except GradcamGanError as error:
@@ -35,7 +39,7 @@ runs = {run.name: run for run in study.configs()}
 def fields(wildcards):
     """A training's configuration as FIELD=VALUE arguments."""
     values = runs[wildcards.run].model_dump(mode="json", exclude_defaults=True)
-    return [f"{name}={'null' if value is None else value}" for name, value in values.items()]
+    return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
 def made_by(notebook):
@@ -49,6 +53,7 @@ rule figures:
     default_target: True
     input:
         [path for notebook in FIGURES for path in made_by(notebook)],
+        [f"runs/{study.profile}/notebooks/{notebook}.done" for notebook in FIGURES],
 
 
 rule train:
@@ -80,9 +85,11 @@ for _notebook in FIGURES:
         output:
             # update: a notebook that fails leaves the figures of the last good run
             [update(path) for path in made_by(_notebook)],
+            # a fresh clone has figures, but not from runs of this machine
+            touch(f"runs/{study.profile}/notebooks/{_notebook}.done"),
         params:
             profile=study.profile,
-            changes=[f"{name}={value}" for name, value in changes.items()],
+            changes=[f"{name}={json.dumps(value)}" for name, value in changes.items()],
             study=study.model_dump(mode="json"),
         log:
             # kept when the notebook fails

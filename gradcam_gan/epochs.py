@@ -101,12 +101,15 @@ def changes_of_rows(
 
     Returns:
         A row per variant and image: ``padding``, ``seed``, ``method``, ``statistics``, ``evidence``, ``image``,
-        ``mean_change`` and ``largest_change`` (``change_between``, 0 to 2) at the layer's resolution.
+        ``mean_change`` and ``largest_change`` (``change_between``, 0 to 2) at the layer's resolution; NaN for an
+        image whose map is zero in every row: it shows no feature that could stay.
     """
     config = explainer.run.config
     tables = []
     for variant in variants:
-        changes = change_between(explainer.maps(images, epochs, variant, upsample=False))
+        maps = explainer.maps(images, epochs, variant, upsample=False)
+        changes = change_between(maps)
+        changes[:, ~maps.flatten(2).any(2).any(0)] = torch.nan
         keys = {"padding": config.padding, "seed": config.seed, **asdict(variant)}
         columns = {"mean_change": changes.mean(0), "largest_change": changes.amax(0)}
         tables.append(pd.DataFrame({**keys, "image": range(len(images)), **columns}))

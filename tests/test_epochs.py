@@ -145,6 +145,13 @@ class TestChangeBetween:
                 assert found["mean_change"][image] == pytest.approx(np.mean(changes), abs=1e-5)
                 assert found["largest_change"][image] == pytest.approx(max(changes), abs=1e-5)
 
+    def test_an_image_without_any_map_has_no_change(self, explainer, digits, monkeypatch):
+        zero = torch.zeros_like(self.pattern)
+        maps = torch.stack([torch.stack([zero, zero]), torch.stack([zero, self.pattern])])
+        monkeypatch.setattr(explainer, "maps", lambda *_, **__: maps)
+        table = changes_of_rows(explainer, digits[:2], [0, 1], [ONE])
+        np.testing.assert_array_equal(table["largest_change"], [np.nan, 1.0])
+
 
 def changes_table(mean, largest, variant=ONE, seed=0):
     return pd.DataFrame(

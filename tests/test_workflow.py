@@ -363,7 +363,15 @@ class TestSnakefile:
         # what the notebooks save is what the workflow expects of them, no more and no less
         for name in names:
             (outputs,) = jobs[f"notebook_{name}"]
-            assert sorted(outputs) == sorted(saved_by(ROOT / "notebooks" / f"{name}.ipynb"))
+            expected = [*saved_by(ROOT / "notebooks" / f"{name}.ipynb"), f"runs/smoke/notebooks/{name}.done"]
+            assert sorted(outputs) == sorted(expected)
+
+    def test_figures_of_a_fresh_clone_are_made_again_on_this_machine(self, repository):
+        (repository / "runs").rename(repository / "elsewhere")
+        try:
+            assert len(planned(repository)["train"]) == len(Study.load("smoke").configs())
+        finally:
+            (repository / "elsewhere").rename(repository / "runs")
 
     def test_plans_nothing_where_all_is_made(self, repository):
         assert planned(repository) == {}
