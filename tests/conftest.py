@@ -16,6 +16,12 @@ mpl.use("Agg")
 torch.set_num_threads(1)  # tests run side by side, a core each
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Every test computes with one thread, whatever the one before it has set."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """Held-out digits, uint8 (1000, 1, 64, 64)."""

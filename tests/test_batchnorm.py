@@ -10,14 +10,6 @@ from gradcam_gan.explain import explain
 from gradcam_gan.networks import Discriminator, to_model_range
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def discriminator(seed=0):
     torch.manual_seed(seed)
     return Discriminator("paper28", width=2).train()

@@ -20,14 +20,6 @@ from gradcam_gan.errors import InputError
 PACKAGED = Path(data.__file__).parents[1] / "data" / "mnist-5k.npz"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def error_line(*arguments, **keywords):
     """The message of the InputError that ``load_images`` raises; it must be one line."""
     with pytest.raises(InputError) as caught:

@@ -20,14 +20,6 @@ from gradcam_gan.explain import explain
 from gradcam_gan.networks import Discriminator, StandardDiscriminator, to_model_range
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randomised(discriminator, seed=0):
     """Random weights of trained size and random BatchNorm statistics, so that no layer is near trivial."""
     generator = torch.Generator().manual_seed(seed)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from gradcam_gan.errors import InputError
 from gradcam_gan.measures import COLUMNS, digit_mask, map_change, measures, normalise
 
-torch.set_num_threads(1)
 SHARES = ["coverage", "focus", "rank_accuracy", "mask_area", "entropy"]
 light = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

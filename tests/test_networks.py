@@ -12,12 +12,8 @@ CONV, UP, NORM = nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seeded():
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def layer_types(network):

@@ -12,14 +12,6 @@ CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bfloat16")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def make(precision="float32", **options):
     options = {"preset": "paper28", "width": 4, "seed": 3, **options}
     return DCGANObjective(TrainingConfig(**options), 1, CPU, precision)

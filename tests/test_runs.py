@@ -22,14 +22,6 @@ CONFIG = TrainingConfig(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return train(CONFIG, tmp_path_factory.mktemp("runs"))

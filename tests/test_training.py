@@ -29,14 +29,6 @@ TIMES = ["seconds", "images_per_second"]
 posix = pytest.mark.skipif(os.name != "posix", reason="forks, kills and limits as POSIX knows them")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(**changes):
     fields = {
         "preset": "paper28",
