@@ -1,7 +1,7 @@
 # Every target sets up what it needs by itself: a virtual environment in .venv with the packages of requirements.lock
 # and this package in editable mode. A second call installs nothing. Nothing is written outside this folder.
 #
-#   PROFILE         smoke, quick (default) or paper: how much `make figures` computes
+#   PROFILE         smoke, quick (default), seeds or paper: how much `make figures` computes
 #   CORES           how many cores to use; all of them by default
 #   PYTHON          the Python (3.11 to 3.13) to make the environment from
 #   SET             changes to params/PROFILE.yaml, e.g. SET="width=32 seeds=[0]"
@@ -18,7 +18,7 @@ SNAKEMAKE_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PROFILES := smoke quick paper
+PROFILES := smoke quick seeds paper
 
 # The environment is the one in .venv, whatever the caller's shell has set.
 unexport PYTHONPATH PYTHONHOME MPLBACKEND VIRTUAL_ENV
@@ -40,7 +40,7 @@ endif
 endif
 
 help: ## list the targets
-	@echo "usage: make TARGET [PROFILE=smoke|quick|paper] [SET=\"width=32\"] [CORES=N]"
+	@echo "usage: make TARGET [PROFILE=smoke|quick|seeds|paper] [SET=\"width=32\"] [CORES=N]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 	@echo "CPU-only torch on Linux: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make TARGET"
 

@@ -23,9 +23,17 @@ FIGURES = {
         "fig_best_epoch",
         "fig_variants",
         "fig_off_digit",
+        "fig_focus_and_quality",
+    ],
+    "03_prune_70": [
+        "fig_rule_grid",
+        "fig_deleted_images",
+        "fig_deleted_classes",
+        "fig_pruning_arms",
+        "fig_pruning_dose",
     ],
 }
-TABLES = {"02_epoch_heatmaps": ["table_claims"]}
+TABLES = {"02_epoch_heatmaps": ["table_claims"], "03_prune_70": ["table_pruning_results", "table_claims_pruning"]}
 
 # `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
 changes = {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in config.items()}
@@ -33,13 +41,25 @@ try:
     study = Study.load(changes.pop("profile", "quick"), **changes)
 except GradcamGanError as error:
     raise SystemExit(f"error: {error}")
-runs = {run.name: run for run in study.configs()}
+runs = [run.name for run in study.configs()]
+scored = [run.name for run in study.configs() if run.padding == "zeros"]
+arms = [run.name for run in study.arm_configs()]
+configs = {run.name: run for run in [*study.configs(), *study.arm_configs()]}
 
 
 def fields(wildcards):
     """A training's configuration as FIELD=VALUE arguments."""
-    values = runs[wildcards.run].model_dump(mode="json", exclude_defaults=True)
+    values = configs[wildcards.run].model_dump(mode="json", exclude_defaults=True)
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+
+
+def needed(notebook):
+    """The marks of the jobs that a notebook reads the results of."""
+    if notebook.startswith("01"):
+        return [f"{run}.trained" for run in runs]
+    if notebook.startswith("02"):
+        return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
+    return [f"{run}.scored" for run in scored + arms]
 
 
 def made_by(notebook):
@@ -73,6 +93,27 @@ rule train:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
 
+rule evaluate:
+    # an arm of the pruning experiment is trained here, from its baseline's scores
+    input:
+        lambda wildcards: f"runs/{study.profile}/{configs[wildcards.run].baseline.name}.trained",
+    output:
+        touch(f"runs/{study.profile}/{{run}}.scored"),
+    params:
+        fields=fields,
+        runs_dir=f"runs/{study.profile}",
+        images=study.generated_images,
+    log:
+        f"runs/{study.profile}/logs/{{run}}.scores.log",
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
+        " {params.fields:q} > {log} 2>&1"
+
+
 for _notebook in FIGURES:
 
     rule:
@@ -81,7 +122,7 @@ for _notebook in FIGURES:
         input:
             notebook=f"notebooks/{_notebook}.ipynb",
             package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/*.py")),
-            runs=[f"runs/{study.profile}/{run}.trained" for run in runs],
+            runs=[f"runs/{study.profile}/{mark}" for mark in needed(_notebook)],
         output:
             # update: a notebook that fails leaves the figures of the last good run
             [update(path) for path in made_by(_notebook)],

@@ -22,11 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig, such as width=32")
     train.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
 
+    evaluate = commands.add_parser("evaluate", help="get or train one run, and score its generators")
+    evaluate.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig")
+    evaluate.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    evaluate.add_argument("--images", type=int, default=1000, help="of each generator; default: 1000")
+
     notebook = commands.add_parser("notebook", help="execute one notebook with a profile's parameters")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
-    notebook.add_argument("--profile", default="quick", help="smoke, quick or paper; default: quick")
+    notebook.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
 
     publish = commands.add_parser(
         "publish", help="keep a profile's outputs in the notebooks and in the README"
@@ -41,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
             print(run.path)  # noqa: T201 - the command's result
+        elif options.command == "evaluate":
+            print(_evaluate(TrainingConfig(**_assignments(options.fields)), options.runs_dir, options.images))  # noqa: T201
         elif options.command == "publish":
             from gradcam_gan.workflow import publish as keep_results
 
@@ -55,6 +62,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's result
         return 2
     return 0
+
+
+def _evaluate(config: TrainingConfig, runs_dir: Path, images: int) -> str:
+    """Score every epoch of a run, or both matchings of an arm of the pruning experiment; the scores as a table."""
+    from gradcam_gan.arms import evaluate_arm
+    from gradcam_gan.devices import resolve_device
+    from gradcam_gan.evaluation import evaluate_run, reference_for
+    from gradcam_gan.training import train
+
+    reference = reference_for(config, runs_dir, resolve_device(config.device))
+    if config.pruning is None:
+        return evaluate_run(train(config, runs_dir), reference, count=images).to_string(index=False)
+    return evaluate_arm(config, runs_dir, reference, images).to_string(index=False)
 
 
 def _assignments(texts: list[str]) -> dict[str, Any]:

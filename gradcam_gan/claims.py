@@ -202,6 +202,92 @@ def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
     )
 
 
+def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
+    """C4: does a clearer D go with a better G?
+
+    Args:
+        table: rows of ``measure_epochs`` with the paper's padding.
+        correlations: rows of ``focus_and_quality.rank_correlations``.
+    """
+
+    def find(_rows: pd.DataFrame, variant: Variant) -> Finding:
+        rows = correlations[correlations["reading"] == str(variant)].set_index("seed")
+        effect, given_epoch = _over_seeds(rows["rho"]), _over_seeds(rows["rho_given_epoch"])
+        beaten = _within_0_and_1(_over_seeds(rows["beaten"]))
+        sentence = (
+            f"rank correlation over epochs of focus lift with -FID {effect}, given the epoch {given_epoch}; "
+            f"the generator of the clearest epoch is better than a share {beaten} of the others (chance: 0.5)"
+        )
+        outcomes = {_sign(effect), _sign(given_epoch)}
+        if outcomes == {"holds"}:
+            return Finding(variant, "holds", effect, sentence)
+        return Finding(variant, "fails" if "fails" in outcomes else "unclear", effect, sentence)
+
+    return Claim(
+        "C4",
+        "a well trained D, picked by its heatmaps, raises the chance of a well trained G",
+        "over seeds, the rank correlation between D's focus lift and G's quality (-FID) over the epochs is above 0, "
+        "also given the epoch; fails if either is below 0",
+        [_if_maps(table, variant, find) for variant in READINGS],
+    )
+
+
+def judge_pruning(
+    compared: pd.DataFrame, controlled: pd.DataFrame, results: pd.DataFrame, variant: Variant
+) -> Claim:
+    """C6: does the network learn better without the images that the 70 % rule deletes?
+
+    Args:
+        compared: rows of ``arms.differences`` to the baseline.
+        controlled: rows of ``arms.differences`` to the arm ``random``.
+        results: rows of ``arms.evaluate_arm``.
+        variant: how the rule explained.
+    """
+    rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
+    idle = rule[rule["idle"] != ""]
+
+    def effect_on_fid(table: pd.DataFrame) -> Interval:
+        rows = table[
+            (table["arm"] == "rule70") & (table["matching"] == "iterations") & (table["metric"] == "fid")
+        ]
+        if rows.empty:
+            return NOTHING
+        row = rows.iloc[0]
+        return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
+
+    effect, to_random = effect_on_fid(compared), effect_on_fid(controlled)
+    shares = f"the rule deletes {_percentages(rule['deleted'])} of the images"
+    sentence = (
+        f"{shares}; FID changes by {effect} against the baseline and by {to_random} against deleting as many at random "
+        "(matched iterations; below 0 is better)"
+    )
+    if effect.n == 0:
+        reasons = ", ".join(idle["idle"].unique()) or "nothing was trained"
+        finding = Finding(
+            variant, "unclear", NOTHING, f"{shares}: {reasons}, so there is no network to compare"
+        )
+    elif effect.n < ENOUGH_SEEDS:
+        sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
+        finding = Finding(variant, "unclear", effect, sentence)
+    else:
+        better = effect.high < 0 and to_random.high < 0
+        worse = effect.low > 0 or to_random.low > 0
+        finding = Finding(variant, "holds" if better else "fails" if worse else "unclear", effect, sentence)
+    return Claim(
+        "C6",
+        "where 70 % or more of an image's activation map is important, delete the image to learn better",
+        f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
+        "images at random, at matched iterations; fails if it raises either",
+        [finding],
+    )
+
+
+def _percentages(shares: pd.Series) -> str:
+    """Such as ``2 % to 28 %``."""
+    low, high = (f"{100 * share:.3g} %" for share in (shares.min(), shares.max()))
+    return low if low == high else f"{low} to {high}"
+
+
 def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
     """C5: does D look around the digit instead of at it, for some images?
 

@@ -17,6 +17,10 @@ TRAINING_VERSION = 1
 WHERE = frozenset({"data_dir", "device", "threads"})
 Preset = Literal["paper64", "paper28"]
 Padding = Literal["zeros", "background", "replicate"]
+# the same as in explain and run_explainer, which need torch
+Method = Literal["gradcam", "hirescam"]
+Statistics = Literal["reference", "running", "batch"]
+Arm = Literal["rule70", "dose", "random", "inverse", "instance-selection", "self-diagnosing"]
 PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
 
 
@@ -30,6 +34,61 @@ class ValidatedModel(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise InputError(_one_line(error, list(type(self).model_fields))) from None
+
+
+class Pruning(ValidatedModel):
+    """Which training images a network does without: one arm of the pruning experiment (claim C6).
+
+    A baseline is trained on all images with the same seed; its discriminator after one epoch scores them. The rule:
+    delete an image where a share ``cut`` or more of its activation map is important, that is, at least ``tau`` after
+    normalisation (the paper's section 5, which names only the 70 %).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    arm: Arm = Field(
+        description="rule70: as the rule says. dose: a share of highest coverage. As controls random, inverse (lowest "
+        "coverage), instance-selection (lowest density in the classifier's features), self-diagnosing (least often "
+        "underrepresented)"
+    )
+    share: float | None = Field(
+        None, gt=0, lt=1, description="delete this share of the images; None: as many as the rule deletes"
+    )
+    baseline_epochs: int = Field(25, ge=1, description="how long the baseline is trained")
+    epoch: int | Literal["clearest"] = Field(
+        18, description="whose D scores: a number, or the one with the clearest maps (claim C2)"
+    )
+    method: Method = "gradcam"
+    layer: str = "block3"
+    statistics: Statistics = "running"
+    evidence: Literal["real", "fake"] = "fake"
+    normalisation: Literal["max", "min-max"] | float = "min-max"
+    tau: float = Field(0.25, gt=0, le=1, description="what counts as important, of the normalised map")
+    cut: float = Field(0.7, gt=0, le=1, description="delete from this coverage on")
+    probe_images: int = Field(256, ge=10, description="held-out images that choose the clearest epoch")
+    reference_images: int = Field(256, ge=2, description="training images for reference statistics")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.arm == "rule70" and self.share is not None:
+            raise ValueError(
+                f"share={self.share} with arm='rule70', which deletes what the rule says; use arm='dose'"
+            )
+        if self.arm == "dose" and self.share is None:
+            raise ValueError("arm='dose' needs the share to delete, such as share=0.2")
+        if self.epoch != "clearest" and not 0 <= self.epoch <= self.baseline_epochs:
+            raise ValueError(f"epoch={self.epoch} must lie in 0..baseline_epochs={self.baseline_epochs}")
+        if not isinstance(self.normalisation, str) and self.normalisation <= 0:
+            raise ValueError(
+                f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """The arm, and the share where one is set: ``rule70``, ``dose 20 %``."""
+        return self.arm if self.share is None else f"{self.arm} {100 * self.share:g} %"
 
 
 class TrainingConfig(ValidatedModel):
@@ -60,6 +119,9 @@ class TrainingConfig(ValidatedModel):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware has it; float32: the exact reference"
     )
+    pruning: Pruning | None = Field(
+        None, description="train on a part of the images; an epoch stays as many iterations as on all of them"
+    )
     data_dir: Path | None = Field(None, description="where mnist and fashion-mnist lie, default data/")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads, default torch's")
@@ -84,15 +146,31 @@ class TrainingConfig(ValidatedModel):
 
     @property
     def identity(self) -> dict[str, object]:
-        """The fields that decide the result, as JSON values, and the version of the training code."""
-        return {**self.model_dump(mode="json", exclude=set(WHERE)), "training_version": TRAINING_VERSION}
+        """The fields that decide the result, as JSON values, and the version of the training code.
+
+        What is None is left out: a new option that is not used does not make another run of an old one.
+        """
+        values = self.model_dump(mode="json", exclude=set(WHERE), exclude_none=True)
+        return {**values, "training_version": TRAINING_VERSION}
+
+    @property
+    def baseline(self) -> Self:
+        """The same training on all images, as long as the pruning needs it; without pruning, itself."""
+        if self.pruning is None:
+            return self
+        return self.changed(pruning=None, epochs=self.pruning.baseline_epochs)
+
+    def changed(self, **values: object) -> Self:
+        """A validated copy with some fields changed."""
+        return type(self)(**{**dict(self), **values})
 
     @property
     def name(self) -> str:
         """The run directory's name: readable first, then 8 hex digits of the identity's SHA-256."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         data = re.sub(r"[^a-z0-9]+", "-", self.data.lower())[-24:].strip("-") or "data"
-        return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}-{digest}"
+        arm = "" if self.pruning is None else "-" + re.sub(r"[^a-z0-9.]+", "", self.pruning.label)
+        return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}{arm}-{digest}"
 
 
 def _one_line(error: ValidationError, known: list[str]) -> str:
@@ -105,7 +183,12 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(known)}"
             sentences.append(f"{field!r} is not a field; {hint}")
         else:
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("TrainingConfig: ")
+            message = (
+                problem["msg"]
+                .removeprefix("Value error, ")
+                .removeprefix("TrainingConfig: ")
+                .removeprefix("Pruning: ")
+            )
             message = message[0].lower() + message[1:]
             value = " ".join(repr(problem["input"]).split())  # an array's repr has many lines
             sentences.append(f"{field}={value}: {message}" if field else message)

@@ -87,8 +87,7 @@ def measures(
         )
     _check_normalisation(normalisation)
     _check_threshold(mask_threshold)
-    if not 0 < tau <= 1:
-        raise InputError(f"tau={tau} must be above 0 and at most 1: it is a share of the normalised map")
+    _check_tau(tau)
     ring = _ring(maps.shape[1], maps.shape[2], border).to(maps.device)
     parts = [
         _tallies(some_maps, _mask(some_images.to(maps.device), mask_threshold), ring, tau, normalisation)
@@ -134,6 +133,32 @@ def normalise(maps: Tensor, normalisation: Normalisation) -> Tensor:
     _check_maps(maps, "maps")
     _check_normalisation(normalisation)
     return _normalised(_at_least_float32(maps).clamp(min=0), normalisation)
+
+
+def coverage(maps: Tensor, *, tau: float = 0.5, normalisation: Normalisation = "max") -> Tensor:
+    """Share of each image's pixels whose normalised map is at least ``tau``: that one measure alone.
+
+    Args:
+        maps: float (N, H, W), may be signed.
+        tau: above 0 and up to 1.
+        normalisation: as in ``normalise``.
+
+    Returns:
+        (N,) float64 in 0..1, on the CPU; 0 for an all-zero map.
+
+    Raises:
+        InputError: as ``measures``.
+    """
+    _check_maps(maps, "maps")
+    _check_normalisation(normalisation)
+    _check_tau(tau)
+    parts = [_covered(_at_least_float32(some).clamp(min=0), tau, normalisation) for some in _chunks(maps)]
+    return torch.cat(parts).cpu().double() / math.prod(maps.shape[1:])
+
+
+def _covered(heat: Tensor, tau: float, normalisation: Normalisation) -> Tensor:
+    """Non-negative maps (n, ...) -> how many pixels of each count as important (n,)."""
+    return (_normalised(heat, normalisation) >= tau).flatten(1).sum(1)
 
 
 def map_change(maps_a: Tensor, maps_b: Tensor) -> Tensor:
@@ -185,7 +210,7 @@ def _tallies(
     threshold = _kth_largest(heat, digit_pixels)
     above, tied = heat > threshold, heat == threshold
     tallies = {
-        "covered": (_normalised(heat, normalisation) >= tau).sum(1),
+        "covered": _covered(heat, tau, normalisation),
         "energy": share_of_peak.sum(1),
         "energy_inside": (share_of_peak * inside).sum(1),
         "energy_ring": (share_of_peak * ring.flatten()).sum(1),
@@ -324,6 +349,11 @@ def _check_normalisation(normalisation: Normalisation) -> None:
             return
         hint = ""
     raise InputError(f"normalisation={normalisation!r} must be 'max', 'min-max' or a positive number{hint}")
+
+
+def _check_tau(tau: float) -> None:
+    if not 0 < tau <= 1:
+        raise InputError(f"tau={tau} must be above 0 and at most 1: it is a share of the normalised map")
 
 
 def _check_threshold(threshold: float) -> None:

@@ -22,7 +22,7 @@ from gradcam_gan.claims import BEST_EPOCH, CLEAREST_EPOCH
 from gradcam_gan.epochs import MOSTLY_ZERO, BestEpoch
 from gradcam_gan.measures import digit_mask, normalise
 from gradcam_gan.panels import Panel
-from gradcam_gan.run_explainer import METHOD_NAMES, METHODS, STATISTICS
+from gradcam_gan.run_explainer import METHOD_NAMES, METHODS, STATISTICS, Variant
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of one and of two columns of a paper
 HEAT = "inferno"
@@ -41,6 +41,7 @@ STYLE: Any = {
     "savefig.facecolor": "white",
 }
 
+METRIC_NAMES = {"fid": "FID", "kid": "KID"}
 GAP = 2  # white pixels between the pictures of a grid
 
 
@@ -258,6 +259,194 @@ def share_chart(shares: pd.DataFrame) -> Figure:
         )
         axes.grid(axis="x", alpha=0.3)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
+    """G's FID by epoch, and against D's focus under each reading: does a clearer D go with a better G?
+
+    Args:
+        joined: from ``focus_and_quality.focus_beside_scores``.
+        correlations: from ``focus_and_quality.rank_correlations``.
+    """
+    seeds = list(dict.fromkeys(joined["seed"]))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplot_mosaic("ABC;ADE", figsize=(PAGE, 3.4), width_ratios=(1.2, 1, 1))
+        curve = joined.drop_duplicates(["seed", "epoch"]).pivot_table("fid", "epoch", "seed")
+        for i, seed in enumerate(seeds):
+            axes["A"].plot(
+                curve.index, curve[seed], color=f"C{i}", marker=".", ms=3, lw=1, label=f"seed {seed}"
+            )
+        axes["A"].set(yscale="log", xlabel="epoch", ylabel="FID of G (lower is better)")
+        axes["A"].legend(frameon=False)
+        _mark_paper_epochs(axes["A"], curve.index.max())
+        for letter, (reading, rows) in zip("BCDE", joined.groupby("reading", sort=False), strict=True):
+            for i, seed in enumerate(seeds):
+                points = rows[rows["seed"] == seed]
+                axes[letter].plot(points["focus_lift"], points["fid"], ".", color=f"C{i}", ms=3)
+                picked = points.loc[points["focus_lift"].idxmax()]
+                axes[letter].plot(picked["focus_lift"], picked["fid"], "o", mfc="none", color=f"C{i}", ms=6)
+            found = correlations[correlations["reading"] == reading]
+            said = ", ".join(f"{rho:.2f}" for rho in found["rho"])
+            title = str(reading).removeprefix("Grad-CAM, ").replace(", ", " statistics, “") + "”"
+            axes[letter].set_title(f"{title}\nρ {said}", size=7)
+            axes[letter].set(yscale="log")
+            zero = rows["all_zero"].mean()
+            if zero > MOSTLY_ZERO:
+                note = f"{100 * zero:.0f} % of the maps\nare zero"
+                axes[letter].annotate(
+                    note, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", size=7
+                )
+        for letter in "DE":
+            axes[letter].set_xlabel("mean focus lift of D")
+        for letter in "BD":
+            axes[letter].set_ylabel("FID of G")
+    return figure
+
+
+def rule_heatmap(grid: pd.DataFrame) -> Figure:
+    """Share of training images that the 70 % rule deletes, over everything that it leaves open.
+
+    Args:
+        grid: rows of ``pruning.rule_grid``; several networks are averaged.
+    """
+    order = ["method", "statistics", "evidence"]
+    table = grid.pivot_table("deleted", order, ["normalisation", "tau", "cut"], sort=False)
+    cells = 100 * table.to_numpy()
+    cuts, taus = grid["cut"].nunique(), grid["tau"].nunique()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(PAGE, 0.2 * len(table) + 1.15))
+        sns.heatmap(
+            cells,
+            ax=axes,
+            cmap="cividis",
+            vmin=0,
+            vmax=100,
+            annot=np.where((cells > 0) & (cells < 0.5), "<1", np.char.mod("%.0f", cells)),
+            fmt="",
+            annot_kws={"size": 5},
+            cbar_kws={"label": "images deleted (%)", "pad": 0.01},
+        )
+        names = [str(Variant(*choice)) for choice in table.index.to_frame().to_numpy()]
+        columns = table.columns.to_frame(index=False)
+        percents = [f"{100 * cut:g}" for cut in columns["cut"]]
+        axes.set_yticks(np.arange(len(names)) + 0.5, names, rotation=0)
+        axes.set_xticks(np.arange(cells.shape[1]) + 0.5, percents, size=5, rotation=0)
+        axes.set_xlabel("cut: delete from this share of the map on (%)")
+        for start in range(0, cells.shape[1], cuts):
+            normalisation, tau = columns["normalisation"].iloc[start], columns["tau"].iloc[start]
+            axes.text(start + cuts / 2, -0.15, f"τ {tau:g}", ha="center", va="bottom", size=6)
+            axes.axvline(start, color="white", lw=3 if start % (cuts * taus) == 0 and start else 1)
+            if start % (cuts * taus) == 0:
+                axes.text(
+                    start + cuts * taus / 2,
+                    -0.8,
+                    f"normalisation: {normalisation}",
+                    ha="center",
+                    va="bottom",
+                    size=7,
+                )
+        axes.tick_params(length=0)
+    return figure
+
+
+def contact_sheet(deleted: Tensor, stays: Tensor, labels: tuple[str, str], width: float = PAGE) -> Figure:
+    """Two blocks of images, one above the other.
+
+    Args:
+        deleted: images (R * K, C, H, W), uint8; rows of K.
+        stays: as many.
+        labels: of the two blocks.
+        width: of the figure in inches.
+    """
+    columns = max(1, len(deleted) // 2)
+    pictures = torch.cat([_rgb(deleted), _rgb(stays)]).unflatten(0, (-1, columns))
+    rows = [label if i == 0 else "" for label in labels for i in range(len(pictures) // 2)]
+    with plt.rc_context(STYLE):
+        return _picture_grid(pictures, rows, [""] * columns, "", width)[0]
+
+
+def class_balance(counts: pd.DataFrame) -> Figure:
+    """Share of each class that an arm deletes.
+
+    Args:
+        counts: a row per class and a column per arm: share deleted, 0..1.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(PAGE, 1.9))
+        sns.heatmap(
+            100 * counts.T, ax=axes, cmap="cividis", vmin=0, annot=True, fmt=".0f", annot_kws={"size": 6},
+            cbar_kws={"label": "deleted (%)", "pad": 0.01},
+        )  # fmt: skip
+        axes.set(xlabel="class", ylabel="")
+        axes.tick_params(length=0, rotation=0)
+    return figure
+
+
+def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Each arm minus its baseline, paired by seed: a point a network, the mean with its interval.
+
+    Args:
+        compared: rows of ``arms.differences``.
+        results: rows of ``arms.evaluate_arm`` and ``evaluate_baseline``.
+        metrics: one panel each.
+    """
+    arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != "baseline"]
+    deleted = results.groupby("arm")["deleted"].mean()
+    names = [f"{arm} ({100 * deleted[arm]:.0f} %)" if arm in arms and "%" not in arm else arm for arm in arms]
+    scored = results[results["idle"] == ""].set_index(["matching", "arm", "seed"])
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(
+            1, len(metrics), figsize=(PAGE, 0.26 * len(arms) + 0.9), sharey=True, squeeze=False
+        )
+        for axes, metric in zip(all_axes[0], metrics, strict=True):
+            axes.axvline(0, color="0.4", lw=0.8)
+            for i, matching in enumerate(dict.fromkeys(compared["matching"])):
+                place = np.arange(len(arms)) + 0.26 * (i - 0.5)
+                rows = compared[(compared["metric"] == metric) & (compared["matching"] == matching)]
+                rows = rows.set_index("arm").reindex(arms)
+                error = np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy())
+                axes.errorbar(
+                    rows["estimate"], place, xerr=np.nan_to_num(error), fmt="os"[i], ms=4, capsize=2, color=f"C{i}",
+                    mfc=f"C{i}" if i == 0 else "white", label=f"matched {matching}",
+                )  # fmt: skip
+                single = scored.loc[matching][metric]
+                for arm, y in zip(arms, place, strict=True):
+                    if arm in single.index:
+                        pairs = single[arm] - single["baseline"].reindex(single[arm].index)
+                        axes.plot(pairs, np.full(len(pairs), y), "|", color="0.3", ms=5, mew=0.8)
+            axes.set_xlabel(f"Δ {METRIC_NAMES.get(metric, metric)}")
+            axes.grid(axis="x", alpha=0.3)
+        all_axes[0, 0].set_yticks(range(len(arms)), names)
+        all_axes[0, 0].invert_yaxis()
+        handles, texts = all_axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, frameon=False, ncols=2, loc="outside upper center")
+    return figure
+
+
+def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """The scores' change against the baseline by the share of images deleted: a line or a point for each kind of arm.
+
+    Args:
+        compared: rows of ``arms.differences`` of one matching.
+        metrics: one panel each.
+    """
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), squeeze=False)
+        for axes, metric in zip(all_axes[0], metrics, strict=True):
+            axes.axhline(0, color="0.4", lw=0.8)
+            for i, (kind, group) in enumerate(
+                compared[compared["metric"] == metric].groupby("kind", sort=False)
+            ):
+                rows = group.sort_values("deleted")
+                error = np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy())
+                axes.errorbar(
+                    100 * rows["deleted"], rows["estimate"], yerr=np.nan_to_num(error), marker="os^DvP"[i],
+                    ms=4, lw=1, capsize=2, color=f"C{i}", label=kind,
+                )  # fmt: skip
+            axes.set(xlabel="images deleted (%)", ylabel=f"Δ {METRIC_NAMES.get(metric, metric)}")
+        handles, texts = all_axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, frameon=False, ncols=6, loc="outside upper center")
     return figure
 
 

@@ -76,11 +76,16 @@ class RunExplainer:
         return self._discriminators[key]
 
     def signed(
-        self, images: Tensor, epoch: int, statistics: Statistics, methods: Sequence[Method] = METHODS
+        self,
+        images: Tensor,
+        epoch: int,
+        statistics: Statistics,
+        methods: Sequence[Method] = METHODS,
+        layer: str = "block3",
     ) -> tuple[dict[Method, Tensor], Tensor]:
         """Signed maps (N, h, w) by method, and logits (N,), in one pass (see ``explain.signed_maps``)."""
         discriminator = self.discriminator(epoch, statistics)
-        return signed_maps(discriminator, images.to(self.device), methods, batch_size=BATCH)
+        return signed_maps(discriminator, images.to(self.device), methods, layer=layer, batch_size=BATCH)
 
     def maps(
         self, images: Tensor, epochs: Sequence[int], variant: Variant, *, upsample: bool = True

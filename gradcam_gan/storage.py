@@ -87,10 +87,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     _sync_directory(path.parent)
 
 
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Named tensors, of any device and layout, as the content of a safetensors file."""
+    on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return safetensors_bytes(on_cpu)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors as safetensors, durably; atomic only inside ``atomic_directory``."""
-    on_cpu = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    _write_durably(path, safetensors_bytes(on_cpu))
+    _write_durably(path, tensor_bytes(tensors))
 
 
 def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

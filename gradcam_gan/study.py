@@ -9,10 +9,19 @@ import yaml
 from pydantic import Field, model_validator
 
 from gradcam_gan import paths
-from gradcam_gan.config import Padding, Preset, TrainingConfig, ValidatedModel
+from gradcam_gan.config import (
+    Arm,
+    Method,
+    Padding,
+    Preset,
+    Pruning,
+    Statistics,
+    TrainingConfig,
+    ValidatedModel,
+)
 from gradcam_gan.errors import InputError
 
-PROFILES = ("smoke", "quick", "paper")
+PROFILES = ("smoke", "quick", "seeds", "paper")
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
 
 
@@ -43,20 +52,37 @@ class Study(ValidatedModel):
     )
     probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
     reference_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
+    generated_images: int = Field(ge=20, description="images of each generator that its scores are taken on")
+    pruning_seeds: list[int] = Field(description="networks that are trained again on fewer images")
+    pruning_epochs: int = Field(ge=1, description="how long")
+    pruning_arms: list[Arm] = Field(description="these delete as many images as the 70 % rule")
+    pruning_dose_arms: list[Arm] = Field(description="these delete the shares in pruning_doses")
+    pruning_doses: list[float]
+    pruning_epoch: int | Literal["clearest"] = Field(description="whose D scores the images")
+    pruning_method: Method
+    pruning_statistics: Statistics
+    pruning_evidence: Literal["real", "fake"]
+    pruning_normalisation: Literal["max", "min-max"] | float
+    pruning_tau: float
+    pruning_cut: float
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("seeds", "background_seeds"):
+        for name in ("seeds", "background_seeds", "pruning_seeds"):
             seeds = getattr(self, name)
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{name}={seeds} names a seed twice")
-        if not set(self.background_seeds) <= set(self.seeds):
-            raise ValueError(f"background_seeds={self.background_seeds} must be among seeds={self.seeds}")
+        for name in ("background_seeds", "pruning_seeds"):
+            if not set(getattr(self, name)) <= set(self.seeds):
+                raise ValueError(f"{name}={getattr(self, name)} must be among seeds={self.seeds}")
+        if self.pruning_epochs > self.epochs:
+            raise ValueError(f"pruning_epochs={self.pruning_epochs} must not exceed epochs={self.epochs}")
         if sorted(set(self.figure_epochs)) != self.figure_epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must ascend")
         if not 0 <= self.figure_epochs[0] <= self.figure_epochs[-1] <= self.epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must lie in 0..epochs={self.epochs}")
         self.configs()  # whatever a single training would refuse, refused now
+        self.arm_configs()
         return self
 
     @classmethod
@@ -106,6 +132,24 @@ class Study(ValidatedModel):
             *(self.config(seed) for seed in self.seeds),
             *(self.config(seed, "background") for seed in self.background_seeds),
         ]
+
+    def arm_configs(self) -> list[TrainingConfig]:
+        """Every training of the pruning experiment."""
+        arms: list[tuple[Arm, float | None]] = [(arm, None) for arm in self.pruning_arms]
+        arms += [(arm, dose) for dose in self.pruning_doses for arm in self.pruning_dose_arms]
+        return [self._arm_config(arm, share, seed) for arm, share in arms for seed in self.pruning_seeds]
+
+    def _arm_config(self, arm: Arm, share: float | None, seed: int) -> TrainingConfig:
+        fields = ("epoch", "method", "statistics", "evidence", "normalisation", "tau", "cut")
+        pruning = Pruning(
+            arm=arm,
+            share=share,
+            baseline_epochs=self.epochs,
+            probe_images=self.probe_images,
+            reference_images=self.reference_images,
+            **{name: getattr(self, f"pruning_{name}") for name in fields},
+        )
+        return self.config(seed).changed(epochs=self.pruning_epochs, pruning=pruning)
 
     @property
     def runs_dir(self) -> Path:

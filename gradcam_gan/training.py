@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
@@ -17,6 +19,7 @@ from tqdm.auto import tqdm
 
 from gradcam_gan import storage
 from gradcam_gan.batchnorm import real_fake_accuracy
+from gradcam_gan.classifier import classifier_for
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.cuda_graph import Step, capture_step
 from gradcam_gan.data import ImageSet, data_hash, load_images
@@ -25,6 +28,8 @@ from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.networks import LATENT_SIZE, to_model_range
 from gradcam_gan.objective import DCGANObjective
 from gradcam_gan.provenance import provenance
+from gradcam_gan.pruning import SELECTION, Selection, prune, select
+from gradcam_gan.run_explainer import RunExplainer
 from gradcam_gan.runs import Checkpoint, CheckpointFolder, Run, load_run
 
 logger = logging.getLogger(__name__)
@@ -51,11 +56,47 @@ def train(config: TrainingConfig, runs_dir: Path | str = "runs") -> Run:
     device = resolve_device(config.device)
     if not _is_complete(path):
         images = training_images(config), training_images(config, "test")  # refused before a folder is made
+        keep = None
+        if config.pruning is not None:
+            keep = selection(config, runs_dir).keep
+            if keep.sum() < config.batch_size:
+                raise InputError(
+                    f"{config.pruning.label} leaves {keep.sum()} of {len(keep)} training images, fewer than "
+                    f"batch_size={config.batch_size}; raise tau or cut, or set a smaller share"
+                )
         with _exclusive(path):
             if not _is_complete(path):  # the process that held the lock may have finished it
                 with cpu_threads(config.threads) as threads, reproducible_kernels():
-                    _Session(config, path, device, threads, *images).train()
+                    _Session(config, path, device, threads, *images, keep).train()
     return load_run(path)
+
+
+def selection(config: TrainingConfig, runs_dir: Path | str = "runs") -> Selection:
+    """Which training images an arm of the pruning experiment keeps: read, or chosen now and kept with the run.
+
+    Trains the baseline if it is not there.
+
+    Args:
+        config: with ``pruning``.
+        runs_dir: of the baseline and of the arm.
+
+    Raises:
+        InputError, RunError: as ``train``; a configuration without pruning.
+    """
+    if config.pruning is None:
+        raise InputError(
+            "this training has no pruning, so nothing is selected; set pruning={'arm': 'rule70'}"
+        )
+    baseline, path = config.baseline, Path(runs_dir) / config.name
+    if not (path / SELECTION).is_file():
+        images, held_out = training_images(baseline), training_images(baseline, "test").images
+        run = train(baseline, runs_dir)
+        device = resolve_device(config.device)
+        with _exclusive(path), cpu_threads(config.threads):
+            explainer = RunExplainer(run, images.images[: config.pruning.reference_images], device)
+            classifier = classifier_for(config.data, images, Path(runs_dir) / "classifiers", device)
+            select(config.pruning, explainer, images, held_out, classifier).save(path)
+    return Selection.load(path)
 
 
 def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
@@ -123,12 +164,16 @@ class _Session:
         threads: int,
         train_set: ImageSet,
         test_set: ImageSet,
+        keep: np.ndarray | None,
     ) -> None:
         self.config, self.path, self.device = config, path, device
         self.checkpoints = CheckpointFolder(path / "checkpoints")
+        # of all images, pruned or not: with fewer images an epoch is no shorter, and noise stays paired
+        self.iterations = len(train_set.images) // config.batch_size
+        if keep is not None:
+            train_set = prune(train_set, keep)
         self.images = train_set.images.to(device)
         self.held_out = test_set.images[:ACCURACY_IMAGES].to(device)
-        self.iterations = len(self.images) // config.batch_size
         self.manifest = self._manifest(train_set, threads)
         channels = self.images.shape[1]
         self.objective = DCGANObjective(config, channels, device, self.manifest["precision"])
@@ -255,13 +300,15 @@ class _Session:
         )
 
     def _train_epoch(self, epoch: int, step: Step, progress: "tqdm[NoReturn]") -> None:
-        """One pass over the images in random order, then the checkpoint.
+        """One pass over the images in random order (over fewer, several), then the checkpoint.
 
         Raises:
             RunError: a loss or a weight is not finite; nothing of this epoch is saved.
         """
         batch, names = self.config.batch_size, self.objective.statistics
-        order = torch.randperm(len(self.images), generator=self.order)[: self.iterations * batch]
+        passes = math.ceil(self.iterations * batch / len(self.images))
+        orders = [torch.randperm(len(self.images), generator=self.order) for _ in range(passes)]
+        order = torch.cat(orders)[: self.iterations * batch]
         latents = torch.randn(self.iterations * batch, LATENT_SIZE, generator=self.latents)
         indices, latents = order.to(self.device).split(batch), latents.to(self.device).split(batch)
         statistics = torch.empty(self.iterations, len(names), device=self.device)

@@ -43,7 +43,8 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
         notebook: the source.
         output: where the executed copy goes; kept when the notebook fails.
         study: the profile.
-        changes: parameters that the caller changed by name; the notebook must have each.
+        changes: parameters that the caller changed by name; the notebook must have each, but for those of a study
+            that are another notebook's.
 
     Raises:
         InputError: the notebook has no parameter of one of these names.
@@ -51,13 +52,12 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
     """
     known = notebook_parameters(notebook)
     for name in changes:
-        if name not in known:
+        if name not in known and name not in Study.model_fields:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise InputError(f"{notebook.name} has no parameter {name!r}; {hint}")
-    values = {name: value for name, value in study.model_dump(mode="json").items() if name in known} | dict(
-        changes
-    )
+    values = {**study.model_dump(mode="json"), **changes}
+    values = {name: value for name, value in values.items() if name in known}
     output.parent.mkdir(parents=True, exist_ok=True)
     # the study is complete here; the variable would replace it
     os.environ.pop(PROFILE_VARIABLE, None)
@@ -125,7 +125,8 @@ def publish(study: Study) -> None:
         if not executed.is_file():
             raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
         store_outputs(executed, notebook)
-    claims = pd.read_csv(study.figures_dir / "table_claims.csv")
+    tables = [pd.read_csv(path) for path in sorted(study.figures_dir.glob("table_claims*.csv"))]
+    claims = pd.concat(tables, ignore_index=True)
     text = paths.README.read_text()
     before, rest = text.split(CLAIMS_START)
     after = rest.split(CLAIMS_END)[1]
