@@ -48,7 +48,7 @@ figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 	@$(RUN) -m snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules \
 	    $(SNAKEMAKE_ARGS) --config profile=$(PROFILE) $(SET)
 
-publish: ## make figures, then keep the notebooks' outputs in notebooks/ and the verdicts in README.md
+publish: ## make figures, then keep them: quick's outputs in notebooks/, seeds' verdicts in README.md
 	@$(MAKE) --no-print-directory figures
 	@$(RUN) -m gradcam_gan publish --profile $(PROFILE)
 

@@ -53,6 +53,11 @@ def fields(wildcards):
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
+def takes(notebook, parameter):
+    """Whether a notebook has that parameter: pruning_* are notebook 3's alone."""
+    return f'"{parameter} = ' in (paths.NOTEBOOKS / f"{notebook}.ipynb").read_text()
+
+
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
     if notebook.startswith("01"):
@@ -107,8 +112,8 @@ rule evaluate:
         f"runs/{study.profile}/logs/{{run}}.scores.log",
     threads: study.threads or workflow.cores
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=8000,
+        runtime=480,
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
         " {params.fields:q} > {log} 2>&1"
@@ -130,7 +135,7 @@ for _notebook in FIGURES:
             touch(f"runs/{study.profile}/notebooks/{_notebook}.done"),
         params:
             profile=study.profile,
-            changes=[f"{name}={json.dumps(value)}" for name, value in changes.items()],
+            changes=[f"{name}={json.dumps(value)}" for name, value in changes.items() if takes(_notebook, name)],
             study=study.model_dump(mode="json"),
         log:
             # kept when the notebook fails

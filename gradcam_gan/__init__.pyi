@@ -1,12 +1,17 @@
 from .batchnorm import batch_statistics as batch_statistics
 from .batchnorm import calibrate as calibrate
 from .batchnorm import real_fake_accuracy as real_fake_accuracy
+from .classifier import Classifier as Classifier
+from .classifier import load_classifier as load_classifier
+from .config import Pruning as Pruning
 from .config import TrainingConfig as TrainingConfig
 from .data import ImageSet as ImageSet
 from .data import load_images as load_images
 from .errors import GradcamGanError as GradcamGanError
 from .errors import InputError as InputError
 from .errors import RunError as RunError
+from .evaluation import Reference as Reference
+from .evaluation import evaluate as evaluate
 from .explain import explain as explain
 from .intervals import Interval as Interval
 from .intervals import bootstrap_interval as bootstrap_interval

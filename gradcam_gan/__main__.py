@@ -34,9 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     notebook.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
 
     publish = commands.add_parser(
-        "publish", help="keep a profile's outputs in the notebooks and in the README"
+        "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (seeds)"
     )
-    publish.add_argument("--profile", default="quick", help="default: quick")
+    publish.add_argument("--profile", default="quick", help="quick or seeds; default: quick")
 
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")

@@ -116,7 +116,7 @@ def differences(results: pd.DataFrame, metrics: Iterable[str] = METRICS, to: str
         spread = group[group["arm"] == BASELINE]
         for arm, rows_of_arm in group[group["arm"] != to].groupby("arm", sort=False):
             both = rows_of_arm.set_index("seed").join(others, rsuffix="_to", how="inner")
-            for metric in metrics:
+            for metric in metrics if len(both) else ():
                 found = paired_difference_interval(both[metric], both[f"{metric}_to"])
                 deviation = spread[metric].std()
                 rows.append(
@@ -133,7 +133,8 @@ def differences(results: pd.DataFrame, metrics: Iterable[str] = METRICS, to: str
                         "effect": found.estimate / deviation if deviation > 0 else math.nan,
                     }
                 )
-    return pd.DataFrame(rows)
+    columns = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
 readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
-"the same feature" in C3.
+"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was chosen
+by how many images it deletes, before any network was trained without them.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
@@ -181,7 +182,7 @@ def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
     def find(_rows: pd.DataFrame, variant: Variant) -> Finding:
         rows = select(changes, variant)
         same = (rows["largest_change"] < SAME_MAP).groupby(rows["seed"]).mean()
-        effect = _within_0_and_1(_over_seeds(same))
+        effect = _within(0, _over_seeds(same))
         typical = _over_seeds(rows["mean_change"].groupby(rows["seed"]).mean())
         sentence = (
             f"{100 * effect.estimate:.1f} % of the images keep their map (by seed: "
@@ -212,8 +213,8 @@ def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
 
     def find(_rows: pd.DataFrame, variant: Variant) -> Finding:
         rows = correlations[correlations["reading"] == str(variant)].set_index("seed")
-        effect, given_epoch = _over_seeds(rows["rho"]), _over_seeds(rows["rho_given_epoch"])
-        beaten = _within_0_and_1(_over_seeds(rows["beaten"]))
+        effect, given_epoch = (_within(-1, _over_seeds(rows[name])) for name in ("rho", "rho_given_epoch"))
+        beaten = _within(0, _over_seeds(rows["beaten"]))
         sentence = (
             f"rank correlation over epochs of focus lift with -FID {effect}, given the epoch {given_epoch}; "
             f"the generator of the clearest epoch is better than a share {beaten} of the others (chance: 0.5)"
@@ -299,7 +300,7 @@ def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
     def find(rows: pd.DataFrame, variant: Variant) -> Finding:
         # without a lift: maps that are zero everywhere, and images without a digit
         rows = rows[rows["epoch"] == epoch].dropna(subset="focus_lift")
-        effect = _within_0_and_1(_over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean()))
+        effect = _within(0, _over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean()))
         sentence = f"at epoch {epoch} the share of images with a focus lift below 1 is {effect}"
         outcome = _sign(replace(effect, low=effect.low - SOME, high=effect.high - SOME))
         return Finding(variant, outcome, effect, sentence)
@@ -336,9 +337,9 @@ def _over_seeds(by_seed: pd.Series) -> Interval:
     return replace(found, unit="seeds")  # one value a seed, however few
 
 
-def _within_0_and_1(share: Interval) -> Interval:
-    """Student's interval of a share, cut to what a share can be."""
-    return replace(share, low=max(share.low, 0.0), high=min(share.high, 1.0))
+def _within(lowest: float, found: Interval) -> Interval:
+    """Student's interval of a share (from 0) or a correlation (from -1), cut to what it can be: at most 1."""
+    return replace(found, low=max(found.low, lowest), high=min(found.high, 1.0))
 
 
 def _sign(effect: Interval) -> Outcome:

@@ -169,7 +169,7 @@ class TrainingConfig(ValidatedModel):
         """The run directory's name: readable first, then 8 hex digits of the identity's SHA-256."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         data = re.sub(r"[^a-z0-9]+", "-", self.data.lower())[-24:].strip("-") or "data"
-        arm = "" if self.pruning is None else "-" + re.sub(r"[^a-z0-9.]+", "", self.pruning.label)
+        arm = "" if self.pruning is None else "-" + re.sub(r"[^a-z0-9]+", "", self.pruning.label)
         return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}{arm}-{digest}"
 
 

@@ -293,9 +293,9 @@ def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame) -> Fig
             axes[letter].set(yscale="log")
             zero = rows["all_zero"].mean()
             if zero > MOSTLY_ZERO:
-                note = f"{100 * zero:.0f} % of the maps\nare zero"
+                note = f"{100 * zero:.0f} % of maps are zero"
                 axes[letter].annotate(
-                    note, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", size=7
+                    note, (0.97, 0.9), xycoords="axes fraction", ha="right", va="top", size=6
                 )
         for letter in "DE":
             axes[letter].set_xlabel("mean focus lift of D")

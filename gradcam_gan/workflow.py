@@ -19,6 +19,7 @@ from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.study import PROFILE_VARIABLE, Study
 
 KERNEL = "python3"
+OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "seeds"
 CLAIMS_START, CLAIMS_END = "<!-- claims: start -->", "<!-- claims: end -->"
 
 
@@ -43,8 +44,7 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
         notebook: the source.
         output: where the executed copy goes; kept when the notebook fails.
         study: the profile.
-        changes: parameters that the caller changed by name; the notebook must have each, but for those of a study
-            that are another notebook's.
+        changes: parameters that the caller changed by name; the notebook must have each.
 
     Raises:
         InputError: the notebook has no parameter of one of these names.
@@ -52,7 +52,7 @@ def run_notebook(notebook: Path, output: Path, study: Study, changes: Mapping[st
     """
     known = notebook_parameters(notebook)
     for name in changes:
-        if name not in known and name not in Study.model_fields:
+        if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise InputError(f"{notebook.name} has no parameter {name!r}; {hint}")
@@ -112,20 +112,41 @@ def store_outputs(executed: Path, notebook: Path) -> None:
 
 
 def publish(study: Study) -> None:
-    """Keep a profile's results in the repository: outputs in the notebooks, verdicts in the README.
+    """Keep a profile's results in the repository: quick's outputs in the notebooks, seeds' verdicts in the README.
 
     Args:
         study: a profile whose notebooks have run (``make figures``).
 
     Raises:
-        InputError: a notebook has not run, or has changed since.
+        InputError: nothing of this profile is published, a notebook has not run, or has changed since.
     """
+    if study.profile == OUTPUTS_PROFILE:
+        publish_outputs(study)
+    elif study.profile == VERDICTS_PROFILE:
+        publish_verdicts(study)
+    else:
+        raise InputError(
+            f"nothing of profile={study.profile!r} is published: the notebooks show {OUTPUTS_PROFILE}, "
+            f"the README has the verdicts of {VERDICTS_PROFILE}"
+        )
+
+
+def publish_outputs(study: Study) -> None:
+    """Put the outputs of a profile into the notebooks (see ``publish``)."""
     for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
         executed = study.runs_dir / "notebooks" / notebook.name
         if not executed.is_file():
             raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
         store_outputs(executed, notebook)
+
+
+def publish_verdicts(study: Study) -> None:
+    """Put the verdicts of a profile into the README (see ``publish``)."""
     tables = [pd.read_csv(path) for path in sorted(study.figures_dir.glob("table_claims*.csv"))]
+    if not tables:
+        raise InputError(
+            f"{study.figures_dir} has no verdicts (table_claims*.csv); make figures PROFILE={study.profile} makes them"
+        )
     claims = pd.concat(tables, ignore_index=True)
     text = paths.README.read_text()
     before, rest = text.split(CLAIMS_START)

@@ -61,11 +61,11 @@ def test_the_paper_profile_has_the_papers_network():
 def test_an_unknown_profile_is_refused_with_the_nearest_one(written, meant):
     message = error_line(written)
     assert f"profile='{written}' is unknown; did you mean '{meant}'?" in message
-    assert "smoke, quick, paper" in message
+    assert "smoke, quick, seeds, paper" in message
 
 
 def test_an_unknown_profile_like_no_other_is_refused_with_the_list():
-    assert error_line("xyz") == "profile='xyz' is unknown; params/ has smoke, quick, paper"
+    assert error_line("xyz") == "profile='xyz' is unknown; params/ has smoke, quick, seeds, paper"
 
 
 def test_an_unknown_parameter_is_refused_with_the_nearest_one():
@@ -88,7 +88,10 @@ def test_a_profile_cannot_be_given_twice():
         ({"figure_epochs": [1]}, "figure_epochs=[1]: list should have at least 2 items"),
         ({"seeds": []}, "seeds=[]: list should have at least 1 item"),
         ({"seeds": [0, 0]}, "seeds=[0, 0] names a seed twice"),
-        ({"seeds": [-1], "background_seeds": []}, "seed=-1: input should be greater than or equal to 0"),
+        (
+            {"seeds": [-1], "background_seeds": [], "pruning_seeds": []},
+            "seed=-1: input should be greater than or equal to 0",
+        ),
         ({"background_seeds": [5]}, "background_seeds=[5] must be among seeds=[0, 1]"),
         ({"width": 0}, "width=0: input should be greater than or equal to 1"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: input should be a finite number"),

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from gradcam_gan import paths
-from gradcam_gan.__main__ import main
+from gradcam_gan.__main__ import _assignments, main
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.study import PROFILE_VARIABLE, Study
@@ -26,6 +26,8 @@ from gradcam_gan.workflow import (
     CLAIMS_START,
     notebook_parameters,
     publish,
+    publish_outputs,
+    publish_verdicts,
     run_notebook,
     store_outputs,
 )
@@ -192,7 +194,8 @@ class TestPublish:
         return study
 
     def test_puts_a_row_per_claim_into_the_readme_and_outputs_into_notebooks(self, study):
-        publish(study)
+        publish_outputs(study)
+        publish_verdicts(study)
         text = paths.README.read_text()
         before, claims, after = re.split(f"{CLAIMS_START}|{CLAIMS_END}", text)
         assert (before, after) == ("before\n", "\nafter\n")
@@ -204,13 +207,37 @@ class TestPublish:
         assert "running, real: *holds*; 0.5 more<br>running, fake: *fails*; 0.5 less" in rows[0]
         assert "old\n" not in text
         assert "result" in (paths.NOTEBOOKS / "n.ipynb").read_text()
-        publish(study)
+        publish_verdicts(study)
         assert paths.README.read_text() == text
 
     def test_a_notebook_that_has_not_run_is_refused(self, study):
         (study.runs_dir / "notebooks" / "n.ipynb").unlink()
         with pytest.raises(InputError, match=r"n.ipynb does not exist; make figures PROFILE=smoke makes it"):
-            publish(study)
+            publish_outputs(study)
+
+    def test_verdicts_of_several_notebooks_are_one_table(self, study):
+        more = pd.read_csv(study.figures_dir / "table_claims.csv").assign(
+            claim="C6", verdict="not reproduced"
+        )
+        more.to_csv(study.figures_dir / "table_claims_pruning.csv", index=False)
+        publish_verdicts(study)
+        rows = re.findall(r"^\| (C\d) ", paths.README.read_text(), re.MULTILINE)
+        assert rows == ["C1", "C2", "C6"]
+
+    def test_a_profile_without_verdicts_is_refused(self, study):
+        (study.figures_dir / "table_claims.csv").unlink()
+        with pytest.raises(InputError, match=r"has no verdicts .*; make figures PROFILE=smoke makes them"):
+            publish_verdicts(study)
+
+    def test_each_profile_has_its_place(self, monkeypatch):
+        done = []
+        monkeypatch.setattr("gradcam_gan.workflow.publish_outputs", lambda study: done.append(study.profile))
+        monkeypatch.setattr("gradcam_gan.workflow.publish_verdicts", lambda study: done.append(study.profile))
+        publish(Study.load("quick"))
+        publish(Study.load("seeds"))
+        assert done == ["quick", "seeds"]
+        with pytest.raises(InputError, match="nothing of profile='smoke' is published"):
+            publish(Study.load("smoke"))
 
 
 def assert_refused(capsys, arguments, *parts):
@@ -271,7 +298,7 @@ class TestCommandLine:
             (["--profile", "smok"], "did you mean 'smoke'?"),
             (["widht=3"], "did you mean 'width'?"),
             (["width=0"], "width=0"),
-            (["epochs=3"], "figure_epochs"),  # quick's rows go to 25
+            (["epochs=3"], "pruning_epochs=16 must not exceed epochs=3"),
             (["batch_size=8"], "no parameter 'batch_size'"),  # a study's, not this notebook's
         ],
         ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -354,12 +381,16 @@ class TestSnakefile:
         study = Study.load("smoke")
         jobs = planned(copy_repository(tmp_path))
         names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-        assert jobs.keys() == {"train", "figures", *(f"notebook_{name}" for name in names)}
-        assert {rule: len(jobs[rule]) for rule in jobs if rule != "train"} == dict.fromkeys(
-            jobs.keys() - {"train"}, 1
-        )
+        once = {"figures", *(f"notebook_{name}" for name in names)}
+        assert jobs.keys() == {"train", "evaluate", *once}
+        assert {rule: len(jobs[rule]) for rule in once} == dict.fromkeys(once, 1)
         trained = sorted(output for (output,) in jobs["train"])
         assert trained == sorted(f"runs/smoke/{config.name}.trained" for config in study.configs())
+        # a job for every arm and seed, and one for the scores of every network that they are compared with
+        scored = [config for config in study.configs() if config.padding == "zeros"] + study.arm_configs()
+        assert sorted(output for (output,) in jobs["evaluate"]) == sorted(
+            f"runs/smoke/{config.name}.scored" for config in scored
+        )
         # what the notebooks save is what the workflow expects of them, no more and no less
         for name in names:
             (outputs,) = jobs[f"notebook_{name}"]
@@ -422,6 +453,12 @@ class TestSnakefile:
         study = Study.load("smoke", width=5, seeds=[0])
         assert {config.name for config, _ in given} == {config.name for config in study.configs()}
         assert {str(path) for _, path in given} == {"runs/smoke"}
+        scored = re.findall(
+            r"python -m gradcam_gan evaluate --runs-dir runs/smoke --images 64 (.*?) > \S+", text
+        )
+        configs = [TrainingConfig(**_assignments(shlex.split(fields))) for fields in scored]
+        expected = [study.config(0), *study.arm_configs()]
+        assert sorted(config.name for config in configs) == sorted(config.name for config in expected)
         notebooks = re.findall(r"python -m gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
         assert len(notebooks) == len(list((ROOT / "notebooks").glob("*.ipynb")))
         for texts in notebooks:
