@@ -7,16 +7,30 @@
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and synchronised
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.explain import check_images, evaluating, logits, model_batches, with_fast_layout
+from gradcam_gan.explain import (
+    Conditions,
+    check_images,
+    evaluating,
+    logits,
+    model_batches,
+    with_fast_layout,
+)
 
 
-def calibrate(discriminator: nn.Module, reference_images: Tensor, *, batch_size: int = 256) -> nn.Module:
+def calibrate(
+    discriminator: nn.Module,
+    reference_images: Tensor,
+    *,
+    batch_size: int = 256,
+    conditions: Conditions | None = None,
+) -> nn.Module:
     """A copy in eval mode whose BatchNorm running statistics are those of a reference set.
 
     Mean and (unbiased) variance are averaged over batches of equal size, give or take one image, so that no
@@ -27,6 +41,7 @@ def calibrate(discriminator: nn.Module, reference_images: Tensor, *, batch_size:
         discriminator: left as it is. Without BatchNorm the copy is a plain one.
         reference_images: (N, C, H, W) with N > 1, uint8 or floating point in [-1, 1].
         batch_size: the most images in a batch; larger comes closer to the statistics of the whole set.
+        conditions: of the reference images, as for ``explain``.
 
     Returns:
         The copy; layers without running statistics (``track_running_stats=False``) have them too.
@@ -47,8 +62,8 @@ def calibrate(discriminator: nn.Module, reference_images: Tensor, *, batch_size:
     def run(layout: torch.memory_format) -> None:
         for layer in layers:
             _track_cumulative(layer, device)
-        for batch in model_batches(calibrated, reference_images, batch_size, layout):
-            logits(calibrated, batch)
+        for batch, told in model_batches(calibrated, reference_images, batch_size, layout, conditions):
+            logits(calibrated, batch, told)
 
     if layers:
         momenta = [layer.momentum for layer in layers]
@@ -74,7 +89,13 @@ def batch_statistics(discriminator: nn.Module) -> nn.Module:
 
 
 def real_fake_accuracy(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, *, reference: Tensor, batch_size: int = 256
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    reference: Tensor,
+    batch_size: int = 256,
+    conditions: Mapping[str, Conditions] | None = None,
 ) -> dict[str, float]:
     """Balanced accuracy of a discriminator (logit above 0 means real) with each kind of BatchNorm statistics.
 
@@ -86,6 +107,7 @@ def real_fake_accuracy(
         fake: generated images, likewise; another number of them is fine.
         reference: real images to calibrate on (``calibrate``), better not those in ``real``.
         batch_size: the most images in a batch, also of those whose statistics ``batch`` uses.
+        conditions: as for ``explain``, of ``real``, ``fake`` and ``reference`` under these names.
 
     Returns:
         Accuracy in 0..1 under ``running``, ``batch`` (real and fake in separate batches) and ``reference``.
@@ -95,25 +117,34 @@ def real_fake_accuracy(
     """
     check_images(real, "real")
     check_images(fake, "fake")
+    told = conditions or {}
     modes = {
-        "reference": calibrate(discriminator, reference, batch_size=batch_size),
+        "reference": calibrate(
+            discriminator, reference, batch_size=batch_size, conditions=told.get("reference")
+        ),
         "running": discriminator,
         "batch": batch_statistics(discriminator),
     }
     accuracy = {
-        mode: (_share_called_real(model, real, batch_size) + 1 - _share_called_real(model, fake, batch_size))
+        mode: (
+            _share_called_real(model, real, batch_size, told.get("real"))
+            + 1
+            - _share_called_real(model, fake, batch_size, told.get("fake"))
+        )
         / 2
         for mode, model in modes.items()
     }
     return {mode: float(accuracy[mode]) for mode in ("running", "batch", "reference")}
 
 
-def _share_called_real(discriminator: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+def _share_called_real(
+    discriminator: nn.Module, images: Tensor, batch_size: int, conditions: Conditions | None
+) -> Tensor:
     """Share of images whose logit is above 0, a scalar on the discriminator's device."""
 
     def run(layout: torch.memory_format) -> Tensor:
-        batches = model_batches(discriminator, images, batch_size, layout)
-        return torch.cat([logits(discriminator, batch) for batch in batches])
+        batches = model_batches(discriminator, images, batch_size, layout, conditions)
+        return torch.cat([logits(discriminator, batch, told) for batch, told in batches])
 
     with torch.no_grad(), evaluating(discriminator):
         return (with_fast_layout(run) > 0).float().mean()

@@ -91,6 +91,76 @@ class Pruning(ValidatedModel):
         return self.arm if self.share is None else f"{self.arm} {100 * self.share:g} %"
 
 
+class Diffusion(ValidatedModel):
+    """How a network's input is diffused, and how the horizon T moves (Wang et al. 2023; Yeom & Lee 2023).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    shortest: int = Field(default=10, ge=0, description="T at the start")
+    longest: int = Field(default=500, ge=0, le=10_000, description="T at most; 0 diffuses nothing")
+    sigma: float = Field(default=0.05, ge=0, description="of the noise, in pixels of [-1, 1]")
+    prior: Literal["uniform", "priority"] = Field(
+        default="priority", description="of t: equal, or proportional to t"
+    )
+    target: float | None = Field(
+        default=0.6,
+        ge=-1,
+        le=1,
+        description="T grows while D's mean sign on real images is above it; None: it always grows",
+    )
+    rise: float = Field(
+        default=0.25, gt=0, description="share of the training's images that takes T from end to end"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest={self.shortest} must not exceed longest={self.longest}")
+        return self
+
+
+class ClassifierOptions(ValidatedModel):
+    """DuDGAN's classifier C and its part in the losses (Yeom & Lee 2023).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    diffusion: Diffusion = Diffusion(longest=300, target=None, rise=1.0)
+    supervised_contrast: float = Field(
+        0.95, ge=0, le=1, description="its share of C's loss; the rest is classes'"
+    )
+    share_in_generator: float = Field(0.05, ge=0, le=1, description="of the contrastive loss in G's loss")
+    temperature: float = Field(0.07, gt=0)
+    learning_rate: float = Field(2.5e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class Model(ValidatedModel):
+    """What the follow-up's models add to the DCGAN: classes, a diffusion of D's input, a classifier.
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    conditional: bool = Field(True, description="G and D are told the class")
+    normalisation: Literal["batch", "group"] = Field("batch", description="in D and C")
+    diffusion: Diffusion | None = Field(None, description="of D's input")
+    classifier: ClassifierOptions | None = None
+    gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1 on real images, every 16 iterations")
+    averaging: float = Field(0.0, ge=0, lt=1, description="decay of G's moving average; 0: none")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.classifier is not None and not self.conditional:
+            raise ValueError(
+                "a classifier needs conditional=true: its loss is about the class that G was told"
+            )
+        return self
+
+
 class TrainingConfig(ValidatedModel):
     """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser.
 
@@ -119,6 +189,7 @@ class TrainingConfig(ValidatedModel):
     precision: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware has it; float32: the exact reference"
     )
+    model: Model | None = Field(None, description="None: the paper's DCGAN")
     pruning: Pruning | None = Field(
         None, description="train on a part of the images; an epoch stays as many iterations as on all of them"
     )
@@ -188,6 +259,9 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
                 .removeprefix("Value error, ")
                 .removeprefix("TrainingConfig: ")
                 .removeprefix("Pruning: ")
+                .removeprefix("Model: ")
+                .removeprefix("Diffusion: ")
+                .removeprefix("ClassifierOptions: ")
             )
             message = message[0].lower() + message[1:]
             value = " ".join(repr(problem["input"]).split())  # an array's repr has many lines

@@ -116,6 +116,7 @@ def evaluate(
       five neighbours: 0 to 1, density may exceed 1.
     - ``class_entropy``: of the classes that the classifier sees, over its largest value: 1 is all classes alike.
       ``class_<name>``: the share of each.
+    - ``class_accuracy``: of a conditional generator, the share of images whose class the classifier sees; else NaN.
     - ``nearest_training``: distance to the nearest training image (``Reference.distance_to_training``), and
       ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised.
     - ``n``, ``n_reference``: numbers of images.
@@ -133,11 +134,13 @@ def evaluate(
     _check_samples(images, "samples")
     features = reference.embed(images)
     classes = reference.classes(features)
+    asked = classes_to_draw(samples, count) if isinstance(samples, nn.Module) else None
     shares = torch.bincount(classes, minlength=len(reference.class_names)).double() / len(images)
     distance = reference.distance_to_training(images)
     return {
         **feature_distances(features, reference.features),
         "class_entropy": float(torch.special.entr(shares).sum()) / math.log(len(shares)),
+        "class_accuracy": math.nan if asked is None else float((classes == asked).float().mean()),
         "nearest_training": distance,
         "nearest_training_ratio": distance / reference.typical_distance,
         "n": len(images),
@@ -146,17 +149,27 @@ def evaluate(
     }
 
 
+def classes_to_draw(generator: nn.Module, count: int) -> Tensor | None:
+    """The classes (count,) that a conditional generator is asked for, all alike; None for an unconditional one."""
+    classes = getattr(generator, "classes", 0)
+    return torch.arange(count) % classes if classes else None
+
+
 def draw(generator: nn.Module, count: int, latent_seed: int = LATENT_SEED) -> Tensor:
     """Images (count, C, H, W) of a generator in eval mode: uint8, as real images are, on the CPU.
+
+    A conditional generator is asked for ``classes_to_draw``.
 
     Raises:
         InputError: what it gives is not finite, or not in [-1, 1].
     """
     device = next(generator.parameters()).device
+    labels = classes_to_draw(generator, count)
     parts = []
     with torch.inference_mode(), evaluating(generator):
-        for latents in fixed_latents(count, latent_seed).split(BATCH):
-            images = generator(latents.to(device)).float()
+        for start, latents in enumerate(fixed_latents(count, latent_seed).split(BATCH)):
+            told = () if labels is None else (labels.split(BATCH)[start].to(device),)
+            images = generator(latents.to(device), *told).float()
             check_images(images, "the generator's output")
             parts.append(images.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
     return torch.cat(parts)

@@ -22,6 +22,7 @@ Method = Literal["gradcam", "hirescam"]
 Evidence = Literal["real", "fake", "signed"]
 Precision = Literal["float32", "bfloat16"]
 Layer = str | nn.Module
+Conditions = Mapping[str, Tensor]  # what a discriminator takes beside images, by the name of its argument
 Result = TypeVar("Result")
 
 RANGE_TOLERANCE = 1e-3  # interpolating images in [-1, 1] may leave the range by rounding
@@ -39,6 +40,7 @@ def explain(
     batch_size: int = ...,
     upsample: bool = ...,
     precision: Precision = ...,
+    conditions: Conditions | None = ...,
 ) -> Tensor: ...
 
 
@@ -53,6 +55,7 @@ def explain(
     batch_size: int = ...,
     upsample: bool = ...,
     precision: Precision = ...,
+    conditions: Conditions | None = ...,
 ) -> dict[str, Tensor]: ...
 
 
@@ -66,6 +69,7 @@ def explain(
     batch_size: int = 256,
     upsample: bool = True,
     precision: Precision = "float32",
+    conditions: Conditions | None = None,
 ) -> Tensor | dict[str, Tensor]:
     """Unnormalised maps of the evidence that a discriminator's logit rests on, one an image.
 
@@ -96,6 +100,7 @@ def explain(
         batch_size: the most images in a forward pass.
         upsample: resize to (H, W) (bilinear, align_corners=False); otherwise keep the layer's (h, w).
         precision: ``bfloat16`` runs the network under autocast; maps are float32 all the same.
+        conditions: what else the discriminator takes, by name, a value an image: ``{"labels": (N,), "times": (N,)}``.
 
     Returns:
         float32 maps (N, H, W) or (N, h, w), in units of the logit, on the discriminator's device; for a list
@@ -106,7 +111,7 @@ def explain(
     """
     _check_choice("evidence", evidence, get_args(Evidence))
     layers = list(layer) if isinstance(layer, list | tuple) else [layer]
-    signed, _ = _weighted_sums(discriminator, images, layers, [method], batch_size, precision)
+    signed, _ = _weighted_sums(discriminator, images, layers, [method], batch_size, precision, conditions)
     size = images.shape[-2:] if upsample else None
     maps = {name: evidence_maps(sums[:, 0], evidence, size) for name, sums in signed.items()}
     return maps if isinstance(layer, list | tuple) else maps[next(iter(maps))]
@@ -120,6 +125,7 @@ def signed_maps(
     layer: Layer = "block3",
     batch_size: int = 256,
     precision: Precision = "float32",
+    conditions: Conditions | None = None,
 ) -> tuple[dict[Method, Tensor], Tensor]:
     """Several methods and the logits in one pass: what ``explain`` would give with ``evidence="signed"``.
 
@@ -130,6 +136,7 @@ def signed_maps(
         layer: one layer, as for ``explain``.
         batch_size: as for ``explain``.
         precision: as for ``explain``.
+        conditions: as for ``explain``.
 
     Returns:
         Signed maps (N, h, w) at the layer's resolution by method (``evidence_maps`` makes either evidence of
@@ -138,7 +145,9 @@ def signed_maps(
     Raises:
         InputError: as ``explain``.
     """
-    signed, scores = _weighted_sums(discriminator, images, [layer], methods, batch_size, precision)
+    signed, scores = _weighted_sums(
+        discriminator, images, [layer], methods, batch_size, precision, conditions
+    )
     return dict(zip(methods, next(iter(signed.values())).unbind(1), strict=True)), scores
 
 
@@ -149,6 +158,7 @@ def _weighted_sums(
     methods: Sequence[Method],
     batch_size: int,
     precision: Precision,
+    conditions: Conditions | None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Signed maps (N, methods, h, w) by layer name, and logits (N,): one pass for everything."""
     for method in methods:
@@ -166,7 +176,7 @@ def _weighted_sums(
         sums, scores = with_fast_layout(
             lambda layout: _explain_batches(
                 discriminator,
-                model_batches(discriminator, images, batch_size, layout),
+                model_batches(discriminator, images, batch_size, layout, conditions),
                 activations,
                 methods,
                 precision,
@@ -182,7 +192,7 @@ def _weighted_sums(
 
 def _explain_batches(
     discriminator: nn.Module,
-    batches: Iterator[Tensor],
+    batches: Iterator[tuple[Tensor, dict[str, Tensor]]],
     activations: dict[str, Tensor | None],
     methods: Sequence[Method],
     precision: Precision,
@@ -190,12 +200,12 @@ def _explain_batches(
     """Name of each recorded layer -> its signed maps of all batches; and the logits."""
     sums: dict[str, list[Tensor]] = {name: [] for name in activations}
     scores = []
-    for batch in batches:
+    for batch, told in batches:
         activations.update(dict.fromkeys(activations))
         # autocast either way: a caller's own must not change the precision asked for
         autocast = torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16")
         with torch.no_grad(), autocast:  # the first layer reached turns gradients on for the rest
-            score = logits(discriminator, batch)
+            score = logits(discriminator, batch, told)
         scores.append(score.detach())
         for name, activation, gradient in _gradients(score, activations):
             both = activation.detach().float(), gradient.float()
@@ -209,12 +219,13 @@ def _weighted_sum(method: Method, activation: Tensor, gradient: Tensor) -> Tenso
     return (weights * activation).sum(1)  # no matrix product: a caller's autocast would take it
 
 
-def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
+def logits(discriminator: nn.Module, images: Tensor, conditions: Conditions | None = None) -> Tensor:
     """One float32 logit an image: the one place where a discriminator is called.
 
     Args:
         discriminator: as for ``explain``.
         images: (N, C, H, W) in [-1, 1], on the discriminator's device.
+        conditions: as for ``explain``, on that device.
 
     Returns:
         Logits (N,); of a patch map its average.
@@ -222,7 +233,7 @@ def logits(discriminator: nn.Module, images: Tensor) -> Tensor:
     Raises:
         InputError: the output is not of shape (N,), (N, 1) or (N, 1, h, w).
     """
-    output = discriminator(images)
+    output = discriminator(images, **(conditions or {}))
     count = len(images)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     # A network that ends in squeeze() gives a shape of () for a single image.
@@ -366,25 +377,47 @@ def with_fast_layout(run: Callable[[torch.memory_format], Result]) -> Result:
 
 
 def model_batches(
-    discriminator: nn.Module, images: Tensor, batch_size: int, layout: torch.memory_format
-) -> Iterator[Tensor]:
+    discriminator: nn.Module,
+    images: Tensor,
+    batch_size: int,
+    layout: torch.memory_format,
+    conditions: Conditions | None = None,
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Batches of images as the discriminator takes them: in [-1, 1], of its dtype, on its device.
+
+    With each batch come its conditions.
 
     Args:
         discriminator: whose first floating-point parameter gives device and dtype.
         images: (N, C, H, W), checked (``check_images``).
         batch_size: the most images in a batch; sizes differ by at most one.
         layout: memory format.
+        conditions: as for ``explain``.
+
+    Raises:
+        InputError: a condition that has not one value an image.
     """
+    conditions = conditions or {}
+    for name, values in conditions.items():
+        if len(values) != len(images):
+            raise InputError(
+                f"conditions[{name!r}] has {len(values)} values for {len(images)} images; give one for each"
+            )
     parameter = next((p for p in discriminator.parameters() if p.is_floating_point()), None)
     device = images.device if parameter is None else parameter.device
     dtype = torch.float32 if parameter is None else parameter.dtype
-    for batch in images.detach().tensor_split(-(-len(images) // batch_size)):
+    parts = -(-len(images) // batch_size)
+    told = [
+        {name: values.tensor_split(parts)[i].to(device) for name, values in conditions.items()}
+        for i in range(parts)
+    ]
+    for batch, own in zip(images.detach().tensor_split(parts), told, strict=True):
         batch = batch.to(device)
         if batch.dtype == torch.uint8:
             batch = to_model_range(batch)
         # Filled, not converted: .to() takes one channel to be in either layout, convolutions do not.
-        yield torch.empty(batch.shape, dtype=dtype, device=device, memory_format=layout).copy_(batch)
+        filled = torch.empty(batch.shape, dtype=dtype, device=device, memory_format=layout).copy_(batch)
+        yield filled, own
 
 
 def check_images(images: Tensor, name: str = "images") -> None:

@@ -80,14 +80,22 @@ class _ConvolutionalDiscriminator(nn.Module):
         """The module that ends the block of that name (its activation)."""
         return self.layers[self.blocks[name]]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] -> logits (N,); above 0 means "real"."""
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images that it was not built for.
+
+        Raises:
+            InputError: another shape.
+        """
         expected = (self.channels, self.image_size, self.image_size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise InputError(
                 f"{type(self).__name__} takes images of shape (N, {', '.join(map(str, expected))}), "
                 f"got {tuple(images.shape)}"
             )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] -> logits (N,); above 0 means "real"."""
+        self.check_size(images)
         return self.layers(images).flatten()
 
 
@@ -169,19 +177,23 @@ class Generator(nn.Module):
             ancestor code, a 1x1 transposed convolution whose padding of 2 crops 32 to 28).
         width: channels of the last hidden block; the first has eight times as many.
         channels: image channels.
+        classes: how many it is told of, as a one-hot vector beside the latents; 0: an unconditional generator.
 
     Raises:
         InputError: an unknown preset, or a width or channel count below 1.
     """
 
-    def __init__(self, preset: Preset = "paper64", *, width: int = 64, channels: int = 1) -> None:
+    def __init__(
+        self, preset: Preset = "paper64", *, width: int = 64, channels: int = 1, classes: int = 0
+    ) -> None:
         super().__init__()
         _check_options(preset, width, channels, "zeros")
+        self.classes = classes
         # (channels out in units of width, kernel, stride, padding) of the hidden blocks
         hidden = [(8, 4, 1, 0), (4, 4, 2, 1), (2, 4, 2, 1), (1, 4, 2, 1)]
         output = {"paper64": (4, 2, 1), "paper28": (1, 1, 2)}[preset]
         layers: list[nn.Module] = []
-        channels_in = LATENT_SIZE
+        channels_in = LATENT_SIZE + classes
         for factor, kernel, stride, padding in hidden:
             layers += [
                 nn.ConvTranspose2d(channels_in, factor * width, kernel, stride, padding, bias=False),
@@ -193,9 +205,35 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
         _initialise(self)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents (N, 100), standard normal -> images (N, C, H, W) in [-1, 1]."""
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents (N, 100), standard normal, and classes (N,) -> images (N, C, H, W) in [-1, 1].
+
+        Raises:
+            InputError: classes missing, out of range, or given to an unconditional generator.
+        """
+        check_labels(labels, self.classes, type(self).__name__)
+        if labels is not None:
+            one_hot = F.one_hot(labels, self.classes).to(latents.dtype)
+            latents = torch.cat([latents, one_hot], 1)
         return self.layers(latents[:, :, None, None])
+
+
+def check_labels(labels: Tensor | None, classes: int, network: str) -> None:
+    """Refuse classes (N,) that a network of so many classes cannot take.
+
+    Raises:
+        InputError: they are missing, out of range, or the network takes none.
+    """
+    if classes and labels is None:
+        raise InputError(
+            f"{network} is conditional and needs the class of each image: labels of 0..{classes - 1}"
+        )
+    if labels is not None and not classes:
+        raise InputError(f"{network} is unconditional and takes no labels")
+    if labels is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise InputError(
+            f"labels go from {int(labels.min())} to {int(labels.max())}; they must lie in 0..{classes - 1}"
+        )
 
 
 def to_model_range(images: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""What one training step optimises: the DCGAN objective, its networks and their optimisers.
+"""What one training step optimises: an objective, its networks and their optimisers.
 
 The loop in ``training`` knows nothing of losses: it hands an objective a batch of real images and of latents,
-and saves whatever networks and optimiser states the objective has.
+and saves whatever networks and optimiser states the objective has. ``DCGANObjective`` is the paper's; the follow-up's
+models are in ``conditional_objective``.
 """
 
 import ctypes
 import platform
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +29,20 @@ def build_generator(config: TrainingConfig, channels: int) -> Generator:
     return Generator(config.preset, width=config.width, channels=channels)
 
 
-def _adam(network: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
-    """Adam with its state made now, not at the first step: a checkpoint restores into these tensors."""
+def adam(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Adam with the configuration's learning rate and betas."""
+    betas = (config.beta1, config.beta2)
+    return optimiser_with_state(torch.optim.Adam, network, lr=config.learning_rate, betas=betas)
+
+
+def optimiser_with_state(
+    kind: type[torch.optim.Adam] | type[torch.optim.AdamW],
+    network: nn.Module,
+    **options: Any,  # noqa: ANN401 - the optimiser's own
+) -> torch.optim.Optimizer:
+    """An Adam whose state is made now, not at the first step: a checkpoint restores into these tensors."""
     device = next(network.parameters()).device
-    optimiser = torch.optim.Adam(
-        network.parameters(),
-        config.learning_rate,
-        (config.beta1, config.beta2),
-        fused=True,
-        capturable=device.type == "cuda",
-    )
+    optimiser = kind(network.parameters(), fused=True, capturable=device.type == "cuda", **options)
     for parameter in network.parameters():
         optimiser.state[parameter] = {
             "step": torch.zeros((), device=device),
@@ -58,7 +64,53 @@ def _keep_freed_memory() -> None:
         libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the highest that every glibc takes
 
 
-class DCGANObjective:
+class Objective:
+    """Networks, optimisers and precision: what every objective has.
+
+    Args:
+        networks: on the CPU, freshly initialised; ``discriminator`` and ``generator`` among them.
+        device: where the networks live.
+        precision: ``bfloat16`` (autocast; weights and optimiser stay float32) or ``float32``.
+    """
+
+    statistics: tuple[str, ...]
+
+    def __init__(self, networks: dict[str, nn.Module], device: torch.device, precision: str) -> None:
+        if device.type == "cpu":
+            _keep_freed_memory()
+        layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+        self.networks = {
+            name: network.to(device, memory_format=layout)  # type: ignore[call-overload]
+            for name, network in networks.items()
+        }
+        self.discriminator, self.generator = self.networks["discriminator"], self.networks["generator"]
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+        self._device_type = device.type
+        self._reduced = precision == "bfloat16"
+
+    def _autocast(self) -> torch.autocast:
+        # inside a CUDA graph autocast must not cache its copies of the weights
+        return torch.autocast(
+            self._device_type, torch.bfloat16, self._reduced, cache_enabled=self._device_type == "cpu"
+        )
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Optimiser states by network, parameter and quantity; the live tensors, to save or to copy into."""
+        return {
+            f"{name}.{parameter_name}.{quantity}": tensor
+            for name, optimiser in self.optimisers.items()
+            for parameter_name, parameter in self.networks[name].named_parameters()
+            for quantity, tensor in optimiser.state[parameter].items()
+        }
+
+
+class DCGANObjective(Objective):
     """The non-saturating GAN loss with DCGAN's alternating steps (Goodfellow et al. 2014; Radford et al. 2016).
 
     L_D = softplus(-D(x)) + softplus(D(G(z))), L_G = softplus(-D(G(z))), D the logit: binary cross-entropy after
@@ -68,35 +120,19 @@ class DCGANObjective:
         config: the run.
         channels: image channels.
         device: where the networks live.
-        precision: ``bfloat16`` (autocast; weights and optimiser stay float32) or ``float32``.
+        precision: as for ``Objective``.
     """
 
     statistics = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
 
     def __init__(self, config: TrainingConfig, channels: int, device: torch.device, precision: str) -> None:
-        if device.type == "cpu":
-            _keep_freed_memory()
         # made on the CPU from the seed alone, so that every device starts from the same weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             discriminator = build_discriminator(config, channels)
             generator = build_generator(config, channels)
-        layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
-        self.discriminator = discriminator.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.generator = generator.to(device, memory_format=layout)  # type: ignore[call-overload]
-        self.networks: dict[str, nn.Module] = {
-            "discriminator": self.discriminator,
-            "generator": self.generator,
-        }
-        self.optimisers = {name: _adam(network, config) for name, network in self.networks.items()}
-        self._device_type = device.type
-        self._reduced = precision == "bfloat16"
-
-    def _autocast(self) -> torch.autocast:
-        # inside a CUDA graph autocast must not cache its copies of the weights
-        return torch.autocast(
-            self._device_type, torch.bfloat16, self._reduced, cache_enabled=self._device_type == "cpu"
-        )
+        super().__init__({"discriminator": discriminator, "generator": generator}, device, precision)
+        self.optimisers = {name: adam(network, config) for name, network in self.networks.items()}
 
     def step(self, real: Tensor, latents: Tensor) -> Tensor:
         """Update D, then G, once.
@@ -123,18 +159,3 @@ class DCGANObjective:
 
         d_real, d_fake = torch.sigmoid(logits_real).mean(), torch.sigmoid(logits_fake).mean()
         return torch.stack([loss_discriminator, loss_generator, d_real, d_fake]).detach()
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        optimiser = self.optimisers[name]
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-
-    def state(self) -> dict[str, Tensor]:
-        """Optimiser states by network, parameter and quantity; the live tensors, to save or to copy into."""
-        return {
-            f"{name}.{parameter_name}.{quantity}": tensor
-            for name, network in self.networks.items()
-            for parameter_name, parameter in network.named_parameters()
-            for quantity, tensor in self.optimisers[name].state[parameter].items()
-        }

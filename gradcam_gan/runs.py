@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_gan import storage
+from gradcam_gan.conditional_objective import build_networks
 from gradcam_gan.config import TrainingConfig
+from gradcam_gan.diffusion import horizon
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.objective import build_discriminator, build_generator
 
@@ -132,16 +134,40 @@ class Run:
         """
         return self._network("discriminator", epoch, device)
 
+    def classifier(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
+        """DuDGAN's classifier after that many epochs, in eval mode. Errors as for ``discriminator``."""
+        return self._network("classifier", epoch, device)
+
+    def horizon(self, epoch: int) -> int:
+        """T of D's diffusion after that many epochs; 0 without one."""
+        options = None if self.config.model is None else self.config.model.diffusion
+        if options is None:
+            return 0
+        folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
+        state = storage.read_tensors(folder / "discriminator_diffusion.safetensors")
+        return horizon(options, float(state["progress"]))
+
     def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
-        """G after that many epochs, in eval mode. Errors as for ``discriminator``."""
-        return self._network("generator", epoch, device)
+        """G after that many epochs, in eval mode: its moving average where the model keeps one.
+
+        Errors as for ``discriminator``.
+        """
+        averaged = self.config.model is not None and self.config.model.averaging > 0
+        return self._network("generator_average" if averaged else "generator", epoch, device)
 
     def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
         if epoch not in self.epochs:
             raise InputError(f"{self.path} has no epoch {epoch}; it has {_ranges(self.epochs)}")
-        build = {"discriminator": build_discriminator, "generator": build_generator}[name]
+        channels, model = self.manifest["channels"], self.config.model
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
-            network = build(self.config, self.manifest["channels"])
+            if model is None:
+                build = {"discriminator": build_discriminator, "generator": build_generator}
+                network: nn.Module = build[name](self.config, channels)
+            else:
+                networks = build_networks(self.config, model, channels, self.manifest["classes"])
+                if name.removesuffix("_average") not in networks:
+                    raise InputError(f"{self.path} has no {name}: its model has {', '.join(networks)}")
+                network = networks[name.removesuffix("_average")]
         folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
         try:
             network.load_state_dict(storage.read_tensors(folder / f"{name}.safetensors"))

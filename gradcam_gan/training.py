@@ -5,7 +5,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,8 +20,10 @@ from tqdm.auto import tqdm
 from gradcam_gan import storage
 from gradcam_gan.batchnorm import real_fake_accuracy
 from gradcam_gan.classifier import classifier_for
+from gradcam_gan.conditional_networks import conditions
+from gradcam_gan.conditional_objective import ConditionalObjective
 from gradcam_gan.config import TrainingConfig
-from gradcam_gan.cuda_graph import Step, capture_step
+from gradcam_gan.cuda_graph import capture_step
 from gradcam_gan.data import ImageSet, data_hash, load_images
 from gradcam_gan.devices import cpu_threads, reproducible_kernels, resolve_device, resolve_precision
 from gradcam_gan.errors import InputError, RunError
@@ -118,6 +120,16 @@ def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
         raise InputError(
             f"{config.data} has {len(found.images)} training images, fewer than batch_size={config.batch_size}"
         )
+    if (
+        split == "train"
+        and config.model is not None
+        and config.model.conditional
+        and len(found.class_names) < 2
+    ):
+        raise InputError(
+            f"{config.data} has one class, {found.class_names[0]!r}, and a conditional model needs two or more: put "
+            "the images into one subfolder a class, or set conditional=false"
+        )
     return found
 
 
@@ -175,12 +187,23 @@ class _Session:
         self.images = train_set.images.to(device)
         self.held_out = test_set.images[:ACCURACY_IMAGES].to(device)
         self.manifest = self._manifest(train_set, threads)
-        channels = self.images.shape[1]
-        self.objective = DCGANObjective(config, channels, device, self.manifest["precision"])
+        self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
+        self.classes = len(train_set.class_names)
         # drawn on the CPU, so that every device sees the same streams; latents apart from the order, so that
         # runs on different images share them
-        self.order = torch.Generator().manual_seed(config.seed)
-        self.latents = torch.Generator().manual_seed(config.seed + 2**31)
+        self.random = {
+            "order": torch.Generator().manual_seed(config.seed),
+            "latents": torch.Generator().manual_seed(config.seed + 2**31),
+        }
+        channels, precision = self.images.shape[1], self.manifest["precision"]
+        self.objective: DCGANObjective | ConditionalObjective
+        if config.model is None:
+            self.objective = DCGANObjective(config, channels, device, precision)
+        else:
+            total = config.epochs * self.iterations * config.batch_size
+            self.objective = ConditionalObjective(config, channels, self.classes, total, device, precision)
+            self.random["labels"] = torch.Generator().manual_seed(config.seed + 2**31 + 2**30)
+            self.random["objective"] = self.objective.random
 
     def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
         """The manifest of a new run, or the stored one after checking that it can be continued here."""
@@ -188,6 +211,7 @@ class _Session:
             "status": "partial",
             "channels": train_set.images.shape[1],
             "train_images": len(train_set.images),
+            "classes": len(train_set.class_names),
             "data_sha256": data_hash(train_set),
             "device": str(self.device),
             "precision": resolve_precision(self.config.precision, self.device),
@@ -248,8 +272,8 @@ class _Session:
                 network.load_state_dict(checkpoint.networks[name])
             for name, tensor in self.objective.state().items():
                 tensor.copy_(checkpoint.training_state[name])
-            self.order.set_state(checkpoint.training_state["random.order"])
-            self.latents.set_state(checkpoint.training_state["random.latents"])
+            for name, generator in self.random.items():
+                generator.set_state(checkpoint.training_state[f"random.{name}"])
             self._write_history()  # a kill may have come between the checkpoint and the table
             return epoch
         self._save(0, {})
@@ -257,7 +281,7 @@ class _Session:
 
     def _save(self, epoch: int, row: dict[str, float]) -> None:
         networks = {name: network.state_dict() for name, network in self.objective.networks.items()}
-        random = {"random.order": self.order.get_state(), "random.latents": self.latents.get_state()}
+        random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}
         self.checkpoints.save(Checkpoint(epoch, row, networks, {**self.objective.state(), **random}))
         self._write_history()
 
@@ -278,8 +302,9 @@ class _Session:
                 f"{free / 1e6:.0f} MB are free; make room or choose another runs_dir"
             )
 
-    def _step(self) -> Step:
-        if self.device.type != "cuda":
+    def _step(self) -> Callable[..., Tensor]:
+        # a model with classes draws times and noise in its step, which a recorded graph would repeat
+        if self.device.type != "cuda" or not isinstance(self.objective, DCGANObjective):
             return self.objective.step
         batch = self.config.batch_size
         return capture_step(
@@ -299,7 +324,7 @@ class _Session:
             disable=None,  # quiet where nobody watches: in logs
         )
 
-    def _train_epoch(self, epoch: int, step: Step, progress: "tqdm[NoReturn]") -> None:
+    def _train_epoch(self, epoch: int, step: Callable[..., Tensor], progress: "tqdm[NoReturn]") -> None:
         """One pass over the images in random order (over fewer, several), then the checkpoint.
 
         Raises:
@@ -307,15 +332,20 @@ class _Session:
         """
         batch, names = self.config.batch_size, self.objective.statistics
         passes = math.ceil(self.iterations * batch / len(self.images))
-        orders = [torch.randperm(len(self.images), generator=self.order) for _ in range(passes)]
+        orders = [torch.randperm(len(self.images), generator=self.random["order"]) for _ in range(passes)]
         order = torch.cat(orders)[: self.iterations * batch]
-        latents = torch.randn(self.iterations * batch, LATENT_SIZE, generator=self.latents)
-        indices, latents = order.to(self.device).split(batch), latents.to(self.device).split(batch)
+        drawn = torch.randn(self.iterations * batch, LATENT_SIZE, generator=self.random["latents"])
+        indices, latents = order.to(self.device).split(batch), drawn.to(self.device).split(batch)
+        fake_labels: Sequence[Tensor] = ()
+        if self.config.model is not None:
+            drawn = torch.randint(self.classes, (self.iterations * batch,), generator=self.random["labels"])
+            fake_labels = drawn.to(self.device).split(batch)
         statistics = torch.empty(self.iterations, len(names), device=self.device)
         start = time.perf_counter()
         for iteration in range(self.iterations):
             real = to_model_range(self.images[indices[iteration]])
-            statistics[iteration] = step(real, latents[iteration])
+            told = (self.labels[indices[iteration]], fake_labels[iteration]) if fake_labels else ()
+            statistics[iteration] = step(real, latents[iteration], *told)
             progress.update(batch)
         statistics = statistics.cpu()  # the epoch's only wait for the device
         seconds = time.perf_counter() - start
@@ -347,11 +377,22 @@ class _Session:
 
     def _accuracy(self) -> dict[str, float]:
         """D's balanced accuracy on held-out and generated images under each BatchNorm mode."""
-        generator = self.objective.generator.eval()
+        generator, model = self.objective.generator.eval(), self.config.model
+        fake_labels = torch.arange(len(self.held_out), device=self.device) % self.classes
+        told = (fake_labels,) if model is not None and model.conditional else ()
         with torch.no_grad():
-            fake = generator(fixed_latents(len(self.held_out)).to(self.device))
+            fake = generator(fixed_latents(len(self.held_out)).to(self.device), *told)
         generator.train()
+        labels = {
+            "real": self.held_out_labels,
+            "fake": fake_labels,
+            "reference": self.labels[:ACCURACY_IMAGES],
+        }
         by_mode = real_fake_accuracy(
-            self.objective.discriminator, self.held_out, fake, reference=self.images[:ACCURACY_IMAGES]
+            self.objective.discriminator,
+            self.held_out,
+            fake,
+            reference=self.images[:ACCURACY_IMAGES],
+            conditions={name: conditions(model, values) for name, values in labels.items()},
         )
         return {f"accuracy_{mode}": accuracy for mode, accuracy in by_mode.items()}
