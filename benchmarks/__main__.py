@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_explain, bench_training
+from benchmarks import bench_explain, bench_models, bench_training
 
 
 def processor() -> str:
@@ -29,6 +29,8 @@ def main() -> None:
         f"{processor()} ({capability}), {os.cpu_count()} cores, {threads} threads, torch {torch.__version__}\n"
     )
     bench_training.main(["--threads", threads])
+    print()
+    bench_models.main(["--threads", threads])
     print()
     bench_explain.main(["--threads", threads])
 

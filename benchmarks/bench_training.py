@@ -7,7 +7,7 @@ median over rounds is shown. On a machine that others use, ``--threads 1 --cpu-t
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradcam_gan.config import TrainingConfig
+from gradcam_gan.conditional_objective import ConditionalObjective
+from gradcam_gan.config import MODELS, TrainingConfig
 from gradcam_gan.devices import resolve_precision
 from gradcam_gan.networks import LATENT_SIZE, Discriminator, Generator
 from gradcam_gan.objective import DCGANObjective
@@ -25,6 +26,7 @@ from gradcam_gan.objective import DCGANObjective
 BATCH = 64
 STEPS = {64: 2, 16: 8}  # width -> steps a round
 CONTENDERS = ("plain", "float32", "auto")  # the example's loop; ours in each precision
+CLASSES = 10
 
 Step = Callable[[Tensor, Tensor], object]
 _step: Step  # of the worker process
@@ -60,6 +62,15 @@ def plain_step(width: int) -> Step:
     return step
 
 
+def model_step(name: str, width: int) -> Step:
+    """A step of one of ``MODELS``, labels bound; precision auto."""
+    config, cpu = TrainingConfig(width=width, model=MODELS[name]), torch.device("cpu")
+    precision = resolve_precision("auto", cpu)
+    objective = ConditionalObjective(config, 1, CLASSES, 100_000, cpu, precision)
+    labels = torch.arange(BATCH) % CLASSES
+    return lambda real, latents: objective.step(real, latents, labels, labels)
+
+
 def start(name: str, width: int, threads: int) -> float:
     """Make the worker's contender and warm it up; MiB that this adds to the peak of the idle process."""
     global _step
@@ -70,9 +81,12 @@ def start(name: str, width: int, threads: int) -> float:
     before = peak_resident()
     if name == "plain":
         _step = plain_step(width)
+    elif MODELS.get(name) is not None:
+        _step = model_step(name, width)
     else:
         cpu = torch.device("cpu")
-        _step = DCGANObjective(TrainingConfig(width=width), 1, cpu, resolve_precision(name, cpu)).step
+        precision = resolve_precision("auto" if name in MODELS else name, cpu)
+        _step = DCGANObjective(TrainingConfig(width=width), 1, cpu, precision).step
     seconds_per_step(3, cpu_time=False)
     return peak_resident() - before
 
@@ -94,10 +108,10 @@ def peak_resident() -> float:
 
 
 def measure(
-    width: int, rounds: int, threads: int, cpu_time: bool
+    width: int, rounds: int, threads: int, cpu_time: bool, contenders: Sequence[str] = CONTENDERS
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Peak memory of each contender, MiB, and its seconds a step, one number a round."""
-    workers = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in CONTENDERS}
+    workers = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in contenders}
     try:
         peaks = {
             name: worker.submit(start, name, width, threads).result() for name, worker in workers.items()

@@ -161,6 +161,20 @@ class Model(ValidatedModel):
         return self
 
 
+# the models that are compared; DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
+MODELS: dict[str, Model | None] = {
+    "dcgan": None,
+    "conditional-dcgan": Model(),
+    "diffusion-gan": Model(diffusion=Diffusion()),
+    "dudgan": Model(
+        diffusion=Diffusion(longest=1000),
+        classifier=ClassifierOptions(),
+        gradient_penalty=0.01,
+        averaging=0.99,
+    ),
+}
+
+
 class TrainingConfig(ValidatedModel):
     """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser.
 

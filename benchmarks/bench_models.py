@@ -1,0 +1,31 @@
+"""How fast each model trains, as a ratio to the DCGAN's rate measured in one run (see ``bench_training``)."""
+
+import argparse
+from statistics import median
+
+from benchmarks.bench_training import BATCH, measure
+from gradcam_gan.config import MODELS
+
+WIDTH = 16
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, not wall time")
+    options = parser.parse_args(arguments)
+
+    print(f"models: one step on {BATCH} images of 64x64 at width {WIDTH}, CPU, {options.threads} threads\n")
+    header = ("model", f"images/{'CPU s' if options.cpu_time else 's'}", "vs dcgan", "peak MiB")
+    print("  ".join(f"{title:>18}" for title in header))
+    peaks, seconds = measure(WIDTH, options.rounds, options.threads, options.cpu_time, tuple(MODELS))
+    for name in MODELS:
+        ratio = median(a / b for a, b in zip(seconds["dcgan"], seconds[name], strict=True))
+        cells = (name, f"{BATCH / median(seconds[name]):.0f}", f"{ratio:.2f} x", f"{peaks[name]:.0f}")
+        print("  ".join(f"{cell:>18}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
