@@ -115,7 +115,7 @@ def differences(results: pd.DataFrame, metrics: Iterable[str] = METRICS, to: str
         others = group[group["arm"] == to].set_index("seed")
         spread = group[group["arm"] == BASELINE]
         for arm, rows_of_arm in group[group["arm"] != to].groupby("arm", sort=False):
-            both = rows_of_arm.set_index("seed").join(others, rsuffix="_to", how="inner")
+            both = rows_of_arm.set_index("seed").join(others.add_suffix("_to"), how="inner")
             for metric in metrics if len(both) else ():
                 found = paired_difference_interval(both[metric], both[f"{metric}_to"])
                 deviation = spread[metric].std()

@@ -2,8 +2,8 @@
 
 The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
 readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
-"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was chosen
-by how many images it deletes, before any network was trained without them.
+"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was
+chosen by how many images it deletes, before any network was trained without them.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do

@@ -393,7 +393,7 @@ def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[s
     """
     arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != "baseline"]
     deleted = results.groupby("arm")["deleted"].mean()
-    names = [f"{arm} ({100 * deleted[arm]:.0f} %)" if arm in arms and "%" not in arm else arm for arm in arms]
+    names = [arm if "%" in arm else f"{arm} ({100 * deleted[arm]:.0f} %)" for arm in arms]
     scored = results[results["idle"] == ""].set_index(["matching", "arm", "seed"])
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(
