@@ -295,8 +295,9 @@ def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame) -> Fig
             if zero > MOSTLY_ZERO:
                 note = f"{100 * zero:.0f} % of maps are zero"
                 axes[letter].annotate(
-                    note, (0.97, 0.9), xycoords="axes fraction", ha="right", va="top", size=6
-                )
+                    note, (0.97, 0.55), xycoords="axes fraction", ha="right", va="center", size=6,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+                )  # fmt: skip
         for letter in "DE":
             axes[letter].set_xlabel("mean focus lift of D")
         for letter in "BD":
