@@ -12,6 +12,7 @@ from gradcam_gan.arms import (
     METRICS,
     deleted_by_class,
     describe_idle,
+    describe_ink,
     differences,
     evaluate_arm,
     evaluate_baseline,
@@ -486,6 +487,20 @@ class TestShownArm:
         study = chosen_study(lambda config: np.full(10, config.seed == 0))
         with pytest.raises(InputError, match="no arm deletes some images and keeps some; set pruning_doses"):
             shown_arm(study, self.IMAGES, 4)
+
+
+class TestDescribeInk:
+    def test_tells_the_rank_correlation_of_coverage_with_ink_by_network(self, monkeypatch, study):
+        images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+        for i in range(4):
+            images[i, 0, : i + 1] = 255
+        by_seed = {0: [0.1, 0.2, 0.3, 0.4], 1: [0.4, 0.2, 0.3, 0.1], 2: [0.5, 0.5, 0.5, 0.5]}
+        monkeypatch.setattr(
+            "gradcam_gan.arms.selection",
+            lambda config, _runs_dir: Selection(np.ones(4, dtype=bool), np.array(by_seed[config.seed]), 1),
+        )
+        text = describe_ink(study.model_copy(update={"pruning_seeds": [0, 1, 2]}), images)
+        assert "1.00 (seed 0), -0.80 (seed 1), nan (seed 2)" in text
 
 
 class TestDeletedByClass:
