@@ -2,7 +2,7 @@
 
     python data/train_digit_classifier.py [folder that holds MNIST/]
 
-It learns from MNIST's training split without the 5,000 digits of mnist-5k, the first 500 of each class: so no image that
+It learns from MNIST's training split without the 5,000 digits of mnist-5k, the first 500 of each class: no image that
 a generator is scored against by default is known to it. Prints the accuracy on MNIST's test split and the checksum for
 classifier.py.
 """

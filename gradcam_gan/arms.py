@@ -8,7 +8,9 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.config import TrainingConfig
@@ -16,6 +18,7 @@ from gradcam_gan.data import ImageSet
 from gradcam_gan.errors import InputError
 from gradcam_gan.evaluation import Reference, evaluate_run
 from gradcam_gan.intervals import paired_difference_interval
+from gradcam_gan.measures import digit_mask
 from gradcam_gan.pruning import Selection
 from gradcam_gan.runs import Run
 from gradcam_gan.study import Study
@@ -115,7 +118,7 @@ def differences(results: pd.DataFrame, metrics: Iterable[str] = METRICS, to: str
         others = group[group["arm"] == to].set_index("seed")
         spread = group[group["arm"] == BASELINE]
         for arm, rows_of_arm in group[group["arm"] != to].groupby("arm", sort=False):
-            both = rows_of_arm.set_index("seed").join(others, rsuffix="_to", how="inner")
+            both = rows_of_arm.set_index("seed").join(others.add_suffix("_to"), how="inner")
             for metric in metrics if len(both) else ():
                 found = paired_difference_interval(both[metric], both[f"{metric}_to"])
                 deviation = spread[metric].std()
@@ -192,6 +195,27 @@ def deleted_by_class(study: Study, images: ImageSet) -> pd.DataFrame:
         shares.setdefault(label, []).append(deleted.groupby(images.labels.numpy()).mean())
     table = pd.DataFrame({label: pd.concat(parts, axis=1).mean(axis=1) for label, parts in shares.items()})
     return table.set_axis([images.class_names[label] for label in table.index])
+
+
+def describe_ink(study: Study, images: Tensor) -> str:
+    """Do thin digits go, or thick ones? In words, by network.
+
+    Args:
+        study: a profile.
+        images: its training images (N, C, H, W).
+    """
+    ink = digit_mask(images).float().mean((1, 2)).cpu().numpy()
+    arms = {config.seed: config for config in study.arm_configs()}  # the arms of a seed share their coverage
+    found = []
+    for seed, config in arms.items():
+        covered = selection(config, study.runs_dir).coverage
+        constant = np.ptp(covered) == 0 or np.ptp(ink) == 0
+        rho = math.nan if constant else stats.spearmanr(covered, ink).statistic
+        found.append(f"{rho:.2f} (seed {seed})")
+    return (
+        "Rank correlation of an image's coverage with its ink, the digit's share of the image: "
+        f"{', '.join(found)}. Below 0 the thin digits go first, above 0 the thick ones."
+    )
 
 
 def describe_idle(results: pd.DataFrame) -> str:

@@ -2,8 +2,8 @@
 
 The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
 readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
-"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was chosen
-by how many images it deletes, before any network was trained without them.
+"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was
+chosen by how many images it deletes, before any network was trained without them.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
@@ -245,7 +245,7 @@ def judge_pruning(
         variant: how the rule explained.
     """
     rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
-    idle = rule[rule["idle"] != ""]
+    counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
 
     def effect_on_fid(table: pd.DataFrame) -> Interval:
         rows = table[
@@ -258,15 +258,14 @@ def judge_pruning(
 
     effect, to_random = effect_on_fid(compared), effect_on_fid(controlled)
     shares = f"the rule deletes {_percentages(rule['deleted'])} of the images"
+    reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
     sentence = (
-        f"{shares}; FID changes by {effect} against the baseline and by {to_random} against deleting as many at random "
-        "(matched iterations; below 0 is better)"
+        f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
+        f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
     )
     if effect.n == 0:
-        reasons = ", ".join(idle["idle"].unique()) or "nothing was trained"
-        finding = Finding(
-            variant, "unclear", NOTHING, f"{shares}: {reasons}, so there is no network to compare"
-        )
+        sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
+        finding = Finding(variant, "unclear", NOTHING, sentence)
     elif effect.n < ENOUGH_SEEDS:
         sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
         finding = Finding(variant, "unclear", effect, sentence)

@@ -295,8 +295,9 @@ def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame) -> Fig
             if zero > MOSTLY_ZERO:
                 note = f"{100 * zero:.0f} % of maps are zero"
                 axes[letter].annotate(
-                    note, (0.97, 0.9), xycoords="axes fraction", ha="right", va="top", size=6
-                )
+                    note, (0.97, 0.55), xycoords="axes fraction", ha="right", va="center", size=6,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+                )  # fmt: skip
         for letter in "DE":
             axes[letter].set_xlabel("mean focus lift of D")
         for letter in "BD":
@@ -393,7 +394,7 @@ def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[s
     """
     arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != "baseline"]
     deleted = results.groupby("arm")["deleted"].mean()
-    names = [f"{arm} ({100 * deleted[arm]:.0f} %)" if arm in arms and "%" not in arm else arm for arm in arms]
+    names = [arm if "%" in arm else f"{arm} ({100 * deleted[arm]:.0f} %)" for arm in arms]
     scored = results[results["idle"] == ""].set_index(["matching", "arm", "seed"])
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(

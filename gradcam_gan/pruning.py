@@ -32,9 +32,7 @@ from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, RunExplain
 SELECTION = "selection.safetensors"
 CHUNK = 2048  # images whose maps are enlarged at a time
 DIAGNOSIS_SPREAD = 1.0  # k in mean + k * standard deviation
-SHRINKAGE = (
-    0.01  # of a class's covariance towards a multiple of the identity: few images may span too few directions
-)
+SHRINKAGE = 0.01  # of a class's covariance towards the identity: few images span too few directions
 
 
 def scoring_epoch(pruning: Pruning, explainer: RunExplainer, held_out: Tensor) -> int:
