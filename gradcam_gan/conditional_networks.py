@@ -182,7 +182,9 @@ def supervised_contrast(embeddings: Tensor, labels: Tensor, temperature: float) 
     Returns:
         The mean over rows that have a positive; 0 if none has.
     """
-    similarity = embeddings @ embeddings.T / temperature
+    # a temperature of 0.07 magnifies rounding: no bfloat16 here, whatever the caller's autocast
+    with torch.autocast(embeddings.device.type, enabled=False):
+        similarity = embeddings.float() @ embeddings.float().T / temperature
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     log_share = similarity - similarity.masked_fill(itself, -math.inf).logsumexp(1, keepdim=True)
     positive = (labels[:, None] == labels[None]) & ~itself

@@ -6,6 +6,9 @@ images whose features C groups by class (Yeom & Lee 2023, "DuDGAN"). Without any
 """
 
 import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +64,24 @@ def build_networks(config: TrainingConfig, model: Model, channels: int, classes:
     return networks
 
 
+def stream_seed(seed: int, name: str) -> int:
+    """The seed of one of a training's random streams: 32 bits, for a CPU generator takes no more of them."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
+
+
+@contextmanager
+def _untracked(network: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by the batch, as in training, and leave the running statistics alone."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
 class ConditionalObjective(Objective):
     """The losses of the parts that a model has.
 
@@ -72,7 +93,8 @@ class ConditionalObjective(Objective):
     - L_G = (1 - g) softplus(-D(G(z))) + g SupCon(c(G(z))), with g = 0 without a classifier.
 
     Real and generated images get their times independently, as in the published code; the papers' algorithm shares
-    them. Order of the steps: D, G; with a classifier C, G, D, as in DuDGAN. C gets no gradient in G's step.
+    them. Order of the steps: D, G; with a classifier C, G, D, as in DuDGAN. C learns from real images only: in G's step
+    it gets no gradient, and its running statistics stay.
 
     Args:
         config: the run, with ``model``.
@@ -97,7 +119,7 @@ class ConditionalObjective(Objective):
     ) -> None:
         assert config.model is not None
         self.model, self.batch_size = config.model, config.batch_size
-        self.random = torch.Generator().manual_seed(config.seed + 2**32)
+        self.random = torch.Generator().manual_seed(stream_seed(config.seed, "objective"))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             networks = build_networks(config, self.model, channels, classes)
@@ -207,7 +229,8 @@ class ConditionalObjective(Objective):
             loss = F.softplus(-self._judge(fake, fake_labels)).mean()
             if options is not None:
                 self.networks["classifier"].requires_grad_(False)
-                contrast, _ = self._contrast(fake, fake_labels, options)
+                with _untracked(self.networks["classifier"]):
+                    contrast, _ = self._contrast(fake, fake_labels, options)
                 found["generator_contrast"] = contrast
                 share = options.share_in_generator
                 loss = (1 - share) * loss + share * contrast

@@ -132,10 +132,12 @@ class ClassifierOptions(ValidatedModel):
     supervised_contrast: float = Field(
         0.95, ge=0, le=1, description="its share of C's loss; the rest is classes'"
     )
-    share_in_generator: float = Field(0.05, ge=0, le=1, description="of the contrastive loss in G's loss")
-    temperature: float = Field(0.07, gt=0)
-    learning_rate: float = Field(2.5e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    share_in_generator: float = Field(
+        default=0.05, ge=0, le=1, description="of the contrastive loss in G's loss"
+    )
+    temperature: float = Field(default=0.07, gt=0)
+    learning_rate: float = Field(default=2.5e-4, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
 
 
 class Model(ValidatedModel):
@@ -145,12 +147,14 @@ class Model(ValidatedModel):
         InputError: one line that names the field, the value and what is allowed.
     """
 
-    conditional: bool = Field(True, description="G and D are told the class")
-    normalisation: Literal["batch", "group"] = Field("batch", description="in D and C")
-    diffusion: Diffusion | None = Field(None, description="of D's input")
+    conditional: bool = Field(default=True, description="G and D are told the class")
+    normalisation: Literal["batch", "group"] = Field(default="batch", description="in D and C")
+    diffusion: Diffusion | None = Field(default=None, description="of D's input")
     classifier: ClassifierOptions | None = None
-    gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1 on real images, every 16 iterations")
-    averaging: float = Field(0.0, ge=0, lt=1, description="decay of G's moving average; 0: none")
+    gradient_penalty: float = Field(
+        default=0.0, ge=0, description="gamma of R1 on real images, every 16 iterations"
+    )
+    averaging: float = Field(default=0.0, ge=0, lt=1, description="decay of G's moving average; 0: none")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -227,6 +231,8 @@ class TrainingConfig(ValidatedModel):
             )
         if self.architecture == "standard" and self.preset != "paper64":
             raise ValueError("architecture='standard' is a 64x64 network and needs preset='paper64'")
+        if self.architecture == "standard" and self.model is not None:
+            raise ValueError("architecture='standard' is a DCGAN's; a model needs architecture='paper'")
         return self
 
     @property

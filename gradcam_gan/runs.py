@@ -13,7 +13,7 @@ Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors,
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,7 @@ class Run:
 
     def horizon(self, epoch: int) -> int:
         """T of D's diffusion after that many epochs; 0 without one."""
+        self._check_epoch(epoch)
         options = None if self.config.model is None else self.config.model.diffusion
         if options is None:
             return 0
@@ -155,19 +156,25 @@ class Run:
         averaged = self.config.model is not None and self.config.model.averaging > 0
         return self._network("generator_average" if averaged else "generator", epoch, device)
 
-    def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
+    def _check_epoch(self, epoch: int) -> None:
         if epoch not in self.epochs:
             raise InputError(f"{self.path} has no epoch {epoch}; it has {_ranges(self.epochs)}")
+
+    def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
+        self._check_epoch(epoch)
         channels, model = self.manifest["channels"], self.config.model
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             if model is None:
-                build = {"discriminator": build_discriminator, "generator": build_generator}
-                network: nn.Module = build[name](self.config, channels)
+                build: dict[str, Callable[[TrainingConfig, int], nn.Module]] = {
+                    "discriminator": build_discriminator,
+                    "generator": build_generator,
+                }
+                networks = {kind: make(self.config, channels) for kind, make in build.items()}
             else:
                 networks = build_networks(self.config, model, channels, self.manifest["classes"])
-                if name.removesuffix("_average") not in networks:
-                    raise InputError(f"{self.path} has no {name}: its model has {', '.join(networks)}")
-                network = networks[name.removesuffix("_average")]
+        if name.removesuffix("_average") not in networks:
+            raise InputError(f"{self.path} has no {name}: its model has {', '.join(networks)}")
+        network = networks[name.removesuffix("_average")]
         folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
         try:
             network.load_state_dict(storage.read_tensors(folder / f"{name}.safetensors"))

@@ -21,7 +21,7 @@ from gradcam_gan import storage
 from gradcam_gan.batchnorm import real_fake_accuracy
 from gradcam_gan.classifier import classifier_for
 from gradcam_gan.conditional_networks import conditions
-from gradcam_gan.conditional_objective import ConditionalObjective
+from gradcam_gan.conditional_objective import ConditionalObjective, stream_seed
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.cuda_graph import capture_step
 from gradcam_gan.data import ImageSet, data_hash, load_images
@@ -202,7 +202,7 @@ class _Session:
         else:
             total = config.epochs * self.iterations * config.batch_size
             self.objective = ConditionalObjective(config, channels, self.classes, total, device, precision)
-            self.random["labels"] = torch.Generator().manual_seed(config.seed + 2**31 + 2**30)
+            self.random["labels"] = torch.Generator().manual_seed(stream_seed(config.seed, "labels"))
             self.random["objective"] = self.objective.random
 
     def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
