@@ -130,7 +130,7 @@ class ClassifierOptions(ValidatedModel):
 
     diffusion: Diffusion = Diffusion(longest=300, target=None, rise=1.0)
     supervised_contrast: float = Field(
-        0.95, ge=0, le=1, description="its share of C's loss; the rest is classes'"
+        default=0.95, ge=0, le=1, description="its share of C's loss; the rest is classes'"
     )
     share_in_generator: float = Field(
         default=0.05, ge=0, le=1, description="of the contrastive loss in G's loss"

@@ -116,7 +116,7 @@ def evaluate(
       five neighbours: 0 to 1, density may exceed 1.
     - ``class_entropy``: of the classes that the classifier sees, over its largest value: 1 is all classes alike.
       ``class_<name>``: the share of each.
-    - ``class_accuracy``: of a conditional generator, the share of images whose class the classifier sees; else NaN.
+    - ``class_accuracy``, of a conditional generator alone: the share of images whose class the classifier sees.
     - ``nearest_training``: distance to the nearest training image (``Reference.distance_to_training``), and
       ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised.
     - ``n``, ``n_reference``: numbers of images.
@@ -140,7 +140,7 @@ def evaluate(
     return {
         **feature_distances(features, reference.features),
         "class_entropy": float(torch.special.entr(shares).sum()) / math.log(len(shares)),
-        "class_accuracy": math.nan if asked is None else float((classes == asked).float().mean()),
+        **({} if asked is None else {"class_accuracy": float((classes == asked).float().mean())}),
         "nearest_training": distance,
         "nearest_training_ratio": distance / reference.typical_distance,
         "n": len(images),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradcam_gan.config import Pruning, TrainingConfig
+from gradcam_gan.config import Diffusion, Model, Pruning, TrainingConfig
 from gradcam_gan.errors import InputError
 
 EVERY_FIELD = {
@@ -25,6 +25,7 @@ EVERY_FIELD = {
     "beta2": 0.99,
     "seed": 7,
     "precision": "float32",
+    "model": Model(diffusion=Diffusion()),
     "pruning": Pruning(arm="dose", share=0.2),
     "data_dir": Path("/data"),
     "device": "cuda:1",
@@ -176,6 +177,7 @@ def test_a_name_changes_with_every_field_that_decides_the_weights():
         "beta2": 0.9,
         "seed": 1,
         "precision": "float32",
+        "model": Model(),
         "pruning": Pruning(arm="rule70"),
     }
     configs = [TrainingConfig(), *(TrainingConfig(**{field: value}) for field, value in changes.items())]
