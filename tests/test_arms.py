@@ -347,11 +347,11 @@ class TestDifferences:
         assert row["deleted"] == pytest.approx(1.1 / 3)
 
     def test_leaves_out_seeds_that_the_baseline_lacks(self):
-        """Seeds 0 and 2; the share of seed 1 does not count either."""
-        fid = {"baseline": [10.0, math.nan, 11.0], "rule70": [9.0, 50.0, 8.0]}
+        """Seeds 0 and 1; the share of seed 2 does not count either."""
+        fid = {"baseline": [10.0, 11.0, math.nan], "rule70": [9.0, 8.0, 50.0]}
         row = row_of(differences(made_up(fid), ["fid"]), "rule70")
         assert (row["n"], row["estimate"]) == (2, -2.0)
-        assert row["deleted"] == pytest.approx((0.1 + 0.3) / 2)
+        assert row["deleted"] == pytest.approx((0.1 + 0.2) / 2)
 
     def test_an_arm_that_shares_no_seed_has_no_row(self):
         fid = {"baseline": [10.0, math.nan], "rule70": [math.nan, 9.0]}

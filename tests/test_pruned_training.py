@@ -152,6 +152,13 @@ def test_an_arm_that_deletes_nothing_ends_with_the_baselines_bits(runs_dir, base
     assert run.path != baseline.run.path
 
 
+def test_on_all_images_an_epoch_is_one_permutation_of_the_seeds_stream(baseline, images):
+    """As before there was pruning: else runs trained then would no longer be what the same name stands for."""
+    stream, known = torch.Generator().manual_seed(0), as_bytes(images.images)
+    for shown in baseline.epochs():
+        assert shown == [known[index] for index in torch.randperm(IMAGES, generator=stream).tolist()]
+
+
 @pytest.mark.parametrize("name", ARMS)
 class TestArm:
     def test_starts_from_the_baselines_weights_and_ends_elsewhere(self, trained, baseline, name):
