@@ -266,7 +266,7 @@ def judge_pruning(
     if effect.n == 0:
         sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
         finding = Finding(variant, "unclear", NOTHING, sentence)
-    elif effect.n < ENOUGH_SEEDS:
+    elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
         sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
         finding = Finding(variant, "unclear", effect, sentence)
     else:

@@ -69,7 +69,9 @@ class Reference:
         return torch.cat(parts)
 
     def classes(self, features: Tensor) -> Tensor:
-        """Features (N, 64) -> the class that the classifier sees in each, (N,)."""
+        """Features (N, 64) -> the class that the classifier sees in each, (N,); 0 where there is only one."""
+        if len(self.class_names) == 1:  # its classifier tells turns apart
+            return torch.zeros(len(features), dtype=torch.int64)
         with torch.inference_mode():
             return self.classifier.classify(features.to(self._device)).argmax(1).cpu()
 
@@ -114,8 +116,8 @@ def evaluate(
       2018); 0 is best, and chance can take it below.
     - ``precision``, ``recall`` (Kynkaanniemi et al. 2019), ``density``, ``coverage`` (Naeem et al. 2020), with
       five neighbours: 0 to 1, density may exceed 1.
-    - ``class_entropy``: of the classes that the classifier sees, over its largest value: 1 is all classes alike.
-      ``class_<name>``: the share of each.
+    - ``class_entropy``: of the classes that the classifier sees, over its largest value: 1 is all classes alike, NaN
+      where there is one class. ``class_<name>``: the share of each.
     - ``class_accuracy``, of a conditional generator alone: the share of images whose class the classifier sees.
     - ``nearest_training``: distance to the nearest training image (``Reference.distance_to_training``), and
       ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised.
@@ -139,7 +141,7 @@ def evaluate(
     distance = reference.distance_to_training(images)
     return {
         **feature_distances(features, reference.features),
-        "class_entropy": float(torch.special.entr(shares).sum()) / math.log(len(shares)),
+        "class_entropy": float(torch.special.entr(shares).sum()) / (math.log(len(shares)) or math.nan),
         **({} if asked is None else {"class_accuracy": float((classes == asked).float().mean())}),
         "nearest_training": distance,
         "nearest_training_ratio": distance / reference.typical_distance,

@@ -13,6 +13,8 @@ from scipy import stats
 from gradcam_gan.claims import READINGS
 from gradcam_gan.epochs import clearness, select
 
+ROUNDING = 1e-12  # what is left of 0 where one follows the epoch exactly
+
 
 def focus_beside_scores(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """D's mean focus lift and G's scores, for every trained epoch.
@@ -75,4 +77,4 @@ def _correlations(a: np.ndarray, b: np.ndarray, given: np.ndarray) -> tuple[floa
         return math.nan, math.nan
     ab, a_given, b_given = (stats.spearmanr(*pair).statistic for pair in ((a, b), (a, given), (b, given)))
     left = (1 - a_given**2) * (1 - b_given**2)
-    return float(ab), float((ab - a_given * b_given) / math.sqrt(left)) if left > 0 else math.nan
+    return float(ab), float((ab - a_given * b_given) / math.sqrt(left)) if left > ROUNDING else math.nan

@@ -24,7 +24,7 @@ from gradcam_gan.classifier import Classifier
 from gradcam_gan.config import Pruning
 from gradcam_gan.data import ImageSet
 from gradcam_gan.epochs import clearness, measure_epochs
-from gradcam_gan.errors import InputError
+from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explain import Evidence, evidence_maps
 from gradcam_gan.measures import Normalisation, coverage
 from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, RunExplainer, Variant
@@ -141,7 +141,10 @@ class Selection:
         Raises:
             RunError: the file is damaged.
         """
-        tensors = storage.read_tensors(folder / SELECTION)
+        path = folder / SELECTION
+        tensors = storage.read_tensors(path)
+        if not tensors.keys() >= {"keep", "coverage", "epoch"}:
+            raise RunError(f"{path} holds no selection; delete it to make it again")
         return cls(tensors["keep"].numpy(), tensors["coverage"].numpy(), int(tensors["epoch"]))
 
 

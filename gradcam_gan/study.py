@@ -53,7 +53,9 @@ class Study(ValidatedModel):
     probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
     reference_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
     generated_images: int = Field(ge=20, description="images of each generator that its scores are taken on")
-    pruning_seeds: list[int] = Field(description="networks that are trained again on fewer images")
+    pruning_seeds: list[int] = Field(
+        min_length=1, description="networks that are trained again on fewer images"
+    )
     pruning_epochs: int = Field(ge=1, description="how long")
     pruning_arms: list[Arm] = Field(description="these delete as many images as the 70 % rule")
     pruning_dose_arms: list[Arm] = Field(description="these delete the shares in pruning_doses")
@@ -68,10 +70,12 @@ class Study(ValidatedModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("seeds", "background_seeds", "pruning_seeds"):
-            seeds = getattr(self, name)
-            if len(set(seeds)) < len(seeds):
-                raise ValueError(f"{name}={seeds} names a seed twice")
+        once = {"seeds": "a seed", "background_seeds": "a seed", "pruning_seeds": "a seed"}
+        once |= {"pruning_arms": "an arm", "pruning_dose_arms": "an arm", "pruning_doses": "a dose"}
+        for name, what in once.items():
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={values} names {what} twice")
         for name in ("background_seeds", "pruning_seeds"):
             if not set(getattr(self, name)) <= set(self.seeds):
                 raise ValueError(f"{name}={getattr(self, name)} must be among seeds={self.seeds}")

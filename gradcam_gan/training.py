@@ -64,7 +64,7 @@ def train(config: TrainingConfig, runs_dir: Path | str = "runs") -> Run:
             if keep.sum() < config.batch_size:
                 raise InputError(
                     f"{config.pruning.label} leaves {keep.sum()} of {len(keep)} training images, fewer than "
-                    f"batch_size={config.batch_size}; raise tau or cut, or set a smaller share"
+                    f"batch_size={config.batch_size}; choose a higher tau or cut, or a smaller share"
                 )
         with _exclusive(path):
             if not _is_complete(path):  # the process that held the lock may have finished it
@@ -94,7 +94,7 @@ def selection(config: TrainingConfig, runs_dir: Path | str = "runs") -> Selectio
         images, held_out = training_images(baseline), training_images(baseline, "test").images
         run = train(baseline, runs_dir)
         device = resolve_device(config.device)
-        with _exclusive(path), cpu_threads(config.threads):
+        with _exclusive(path), cpu_threads(config.threads), reproducible_kernels():
             explainer = RunExplainer(run, images.images[: config.pruning.reference_images], device)
             classifier = classifier_for(config.data, images, Path(runs_dir) / "classifiers", device)
             select(config.pruning, explainer, images, held_out, classifier).save(path)

@@ -615,3 +615,11 @@ class TestReferenceFor:
         assert scores["class_red"] + scores["class_green"] == pytest.approx(1)
         assert scores["nearest_training"] == pytest.approx(0, abs=1e-3)
         assert scores["nearest_training_ratio"] < 0.01
+
+
+def test_images_of_one_class_have_scores_without_a_class_balance(held_out):
+    one = ImageSet(held_out.images[:40], torch.zeros(40, dtype=torch.int64), ["digits"])
+    scores = evaluate(held_out.images[40:80], Reference(one, Classifier(classes=4).eval()))
+    assert scores["class_digits"] == 1
+    assert math.isnan(scores["class_entropy"])
+    assert scores["fid"] > 0

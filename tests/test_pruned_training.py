@@ -282,7 +282,7 @@ def test_an_arm_that_leaves_less_than_a_batch_is_refused_before_it_is_begun(tmp_
         message = one_line(InputError, train, config, tmp_path)
         assert said in message
         assert (
-            "of 128 training images, fewer than batch_size=32; raise tau or cut, or set a smaller share"
+            "of 128 training images, fewer than batch_size=32; choose a higher tau or cut, or a smaller share"
             in message
         )
         path = tmp_path / config.name

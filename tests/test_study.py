@@ -88,8 +88,11 @@ def test_a_profile_cannot_be_given_twice():
         ({"figure_epochs": [1]}, "figure_epochs=[1]: list should have at least 2 items"),
         ({"seeds": []}, "seeds=[]: list should have at least 1 item"),
         ({"seeds": [0, 0]}, "seeds=[0, 0] names a seed twice"),
+        ({"pruning_arms": ["random", "random"]}, "names an arm twice"),
+        ({"pruning_doses": [0.2, 0.2]}, "pruning_doses=[0.2, 0.2] names a dose twice"),
+        ({"pruning_seeds": []}, "pruning_seeds=[]: list should have at least 1 item"),
         (
-            {"seeds": [-1], "background_seeds": [], "pruning_seeds": []},
+            {"seeds": [-1], "background_seeds": [], "pruning_seeds": [-1]},
             "seed=-1: input should be greater than or equal to 0",
         ),
         ({"background_seeds": [5]}, "background_seeds=[5] must be among seeds=[0, 1]"),
