@@ -195,7 +195,7 @@ def load_classifier(
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             model = Classifier(len(weights["head.bias"]), weights["convolutions.0.weight"].shape[1])
         model.load_state_dict(weights)
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} holds no classifier ({reason}); delete it to train it again") from None
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice the rate on a CPU

@@ -21,7 +21,7 @@ from gradcam_gan import storage, torchvision_compat  # noqa: F401 - before torch
 from gradcam_gan.classifier import Classifier, classifier_for, resized
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.data import ImageSet, data_hash
-from gradcam_gan.errors import InputError
+from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explain import check_images, evaluating
 from gradcam_gan.runs import Run
 from gradcam_gan.training import fixed_latents, training_images
@@ -103,7 +103,10 @@ class Reference:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             storage.write_bytes(path, storage.tensor_bytes({"features": self.embed(images)}))
-        return storage.read_tensors(path)["features"]
+        stored = storage.read_tensors(path)
+        if "features" not in stored:
+            raise RunError(f"{path} holds no features; delete it to make it again")
+        return stored["features"]
 
 
 def evaluate(
@@ -120,7 +123,8 @@ def evaluate(
       where there is one class. ``class_<name>``: the share of each.
     - ``class_accuracy``, of a conditional generator alone: the share of images whose class the classifier sees.
     - ``nearest_training``: distance to the nearest training image (``Reference.distance_to_training``), and
-      ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised.
+      ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised,
+      or makes only classes whose images are much alike.
     - ``n``, ``n_reference``: numbers of images.
 
     Args:
@@ -144,7 +148,7 @@ def evaluate(
         "class_entropy": float(torch.special.entr(shares).sum()) / (math.log(len(shares)) or math.nan),
         **({} if asked is None else {"class_accuracy": float((classes == asked).float().mean())}),
         "nearest_training": distance,
-        "nearest_training_ratio": distance / reference.typical_distance,
+        "nearest_training_ratio": distance / (reference.typical_distance or math.nan),
         "n": len(images),
         "n_reference": len(reference.features),
         **{f"class_{name}": float(share) for name, share in zip(reference.class_names, shares, strict=True)},
@@ -173,7 +177,7 @@ def draw(generator: nn.Module, count: int, latent_seed: int = LATENT_SEED) -> Te
             told = () if labels is None else (labels.split(BATCH)[start].to(device),)
             images = generator(latents.to(device), *told).float()
             check_images(images, "the generator's output")
-            parts.append(images.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
+            parts.append(images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
     return torch.cat(parts)
 
 
