@@ -191,12 +191,11 @@ class TestArm:
         assert arm.run.history["images"].tolist() == [128, 256]
 
     def test_sees_every_image_that_is_kept_in_turn_and_no_other(self, trained, runs_dir, images, name):
-        keep = keep_of(tiny(ARMS[name]), runs_dir)
+        epochs, keep = trained(name).epochs(), keep_of(tiny(ARMS[name]), runs_dir)
         known = as_bytes(images.images)
         assert len(set(known)) == IMAGES  # all unique, so that a deleted one would be noticed
         left = {image for image, stays in zip(known, keep, strict=True) if stays}
         assert BATCH <= len(left) < IMAGES
-        epochs = trained(name).epochs()
         assert len(epochs) == EPOCHS
         for shown in epochs:
             assert set(shown) == left
@@ -207,8 +206,8 @@ class TestArm:
         assert epochs[0] != epochs[1]  # in another order
 
     def test_goes_over_the_images_in_another_order_in_every_pass(self, trained, runs_dir, name):
-        count = int(keep_of(tiny(ARMS[name]), runs_dir).sum())
         shown = trained(name).epochs()[0]
+        count = int(keep_of(tiny(ARMS[name]), runs_dir).sum())
         again = min(count, len(shown) - count)
         assert shown[count : count + again] != shown[:again]
 
@@ -245,7 +244,8 @@ def test_with_more_images_than_an_epoch_shows_none_is_shown_twice_in_it(tmp_path
         assert set(shown) <= left
 
 
-def test_an_arm_may_be_trained_for_longer_than_its_baseline(runs_dir, baseline):
+def test_an_arm_may_be_trained_for_longer_than_its_baseline(runs_dir, trained):
+    trained("dose 30 %")
     config = tiny(ARMS["dose 30 %"], epochs=3)
     run = train(config, runs_dir)
     assert run.epochs == [0, 1, 2, 3]
@@ -310,7 +310,7 @@ class Interrupted(Exception):
 def test_an_interrupted_arm_goes_on_to_the_bits_of_the_uninterrupted_one(
     tmp_path, trained, runs_dir, monkeypatch, at_step
 ):
-    config, done = tiny(ARMS["dose 30 %"]), []
+    config, whole, done = tiny(ARMS["dose 30 %"]), trained("dose 30 %").run, []
     original = DCGANObjective.step
 
     def step(objective, real, latents):
@@ -329,7 +329,7 @@ def test_an_interrupted_arm_goes_on_to_the_bits_of_the_uninterrupted_one(
         assert stopped.epochs == ([0] if at_step == 9 else [0, 1])
     else:
         assert not path.exists()
-    run, whole = train(config, tmp_path), trained("dose 30 %").run
+    run = train(config, tmp_path)
     assert len(done) == {6: 6 - 1 + 1 + 4 + 8, 9: 9 + 8, 14: 14 + 4}[at_step]  # no epoch is done again
     assert tensor_files(run) == tensor_files(whole)
     pd.testing.assert_frame_equal(without_times(run.history), without_times(whole.history))
