@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.config import Model, Padding, Preset
+from gradcam_gan.diffusion import diffuse
 from gradcam_gan.errors import InputError
 from gradcam_gan.networks import Discriminator, check_labels
 
@@ -19,10 +20,11 @@ FREQUENCIES = 16
 LONGEST_PERIOD = 10_000.0
 TIME_NORM = 0.5  # of the time's embedding to the class's: the class must not drown
 EMBEDDING = 128  # of the classifier
+PLACES = {"paper64": 64, "paper28": 9}  # of the last block's features: 8x8 or 3x3
 
 
 class ProjectionDiscriminator(Discriminator):
-    """logit = psi(h) + <mean of h, e_class + e_t> (Miyato & Koyama 2018), h being the last block's features.
+    """logit = psi(h) + <sum of h, e_class + e_t> (Miyato & Koyama 2018), h being the last block's features.
 
     e_t is a learned map of sinusoids of t and is 0 at t = 0. Classes and times are embedded apart: the code that
     came with DuDGAN joins the raw integer t to the one-hot class, in which the class drowns. Embeddings are drawn
@@ -52,7 +54,8 @@ class ProjectionDiscriminator(Discriminator):
         self.classes, self.timed = classes, timed
         features = 4 * width
         generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
-        scale = 1 / math.sqrt(features)
+        # the sum has as many terms as places: with unit features it starts within the logit's own scale
+        scale = 1 / math.sqrt(features) / PLACES[preset]
         if classes:
             self.class_embedding = nn.Parameter(torch.randn(classes, features, generator=generator) * scale)
         if timed:
@@ -85,7 +88,7 @@ class ProjectionDiscriminator(Discriminator):
         logits = self.layers[-1](features).flatten()
         if embedding is None:
             return logits
-        return logits + (features.mean((2, 3)) * embedding).sum(1)
+        return logits + (features.sum((2, 3)) * embedding).sum(1)
 
 
 class ContrastiveClassifier(Discriminator):
@@ -146,6 +149,36 @@ class ClassLogit(nn.Module):
         scores = self.classifier(images)
         check_labels(labels, scores.shape[1], "the classifier")
         return scores.gather(1, labels[:, None])[:, 0]
+
+
+class Diffused(nn.Module):
+    """A network behind its forward diffusion, as ``explain`` takes it: clean images in, the logit of noised ones out.
+
+    Args:
+        network: a discriminator, or a ``ClassLogit``; told the time if it is ``timed``.
+        horizon: T, that the schedule of the noise is spread over.
+        sigma: of the noise, in units of the pixels.
+    """
+
+    def __init__(self, network: ProjectionDiscriminator | ClassLogit, horizon: int, sigma: float) -> None:
+        super().__init__()
+        self.network, self.horizon, self.sigma = network, horizon, sigma
+        self.blocks = network.blocks
+
+    def block(self, name: str) -> nn.Module:
+        """The module that ends the block of that name."""
+        return self.network.block(name)
+
+    def forward(self, images: Tensor, times: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], times (N,), noise of the images' shape, classes (N,) -> logits (N,).
+
+        Raises:
+            InputError: times beyond the horizon, and what the network refuses.
+        """
+        told = {} if labels is None else {"labels": labels}
+        if isinstance(self.network, ProjectionDiscriminator) and self.network.timed:
+            told["times"] = times
+        return self.network(diffuse(images, times, self.horizon, self.sigma, noise), **told)
 
 
 def conditions(model: Model | None, labels: Tensor, time: int = 0) -> dict[str, Tensor]:

@@ -90,7 +90,8 @@ class ConditionalObjective(Objective):
     - L_D = softplus(-D(x)) + softplus(D(G(z))) + R1: gamma / 2 |grad D|^2 on the undiffused real images, every
       16 iterations and then 16 times as strong;
     - L_C = s SupCon(c(x)) + (1 - s) cross-entropy(x), on two diffusions of each real image;
-    - L_G = (1 - g) softplus(-D(G(z))) + g SupCon(c(G(z))), with g = 0 without a classifier.
+    - L_G = (1 - g) softplus(-D(G(z))) + g SupCon(c(G(z))), one diffusion of each image, with g = 0 without a
+      classifier.
 
     Real and generated images get their times independently, as in the published code; the papers' algorithm shares
     them. Order of the steps: D, G; with a classifier C, G, D, as in DuDGAN. C learns from real images only: in G's step
@@ -229,8 +230,9 @@ class ConditionalObjective(Objective):
             loss = F.softplus(-self._judge(fake, fake_labels)).mean()
             if options is not None:
                 self.networks["classifier"].requires_grad_(False)
+                views, _ = self.networks["classifier_diffusion"](fake)
                 with _untracked(self.networks["classifier"]):
-                    contrast, _ = self._contrast(fake, fake_labels, options)
+                    contrast, _ = self._contrast(views, fake_labels, options)
                 found["generator_contrast"] = contrast
                 share = options.share_in_generator
                 loss = (1 - share) * loss + share * contrast
@@ -243,21 +245,20 @@ class ConditionalObjective(Objective):
     def _classifier_step(
         self, real: Tensor, labels: Tensor, options: ClassifierOptions, found: dict[str, Tensor]
     ) -> None:
+        diffusion, labels = self.networks["classifier_diffusion"], labels.repeat(2)
+        views = torch.cat([diffusion(real)[0], diffusion(real)[0]])
         with self._autocast():
-            contrast, logits = self._contrast(real, labels, options)
-        classes = F.cross_entropy(logits.float(), labels.repeat(2))
+            contrast, logits = self._contrast(views, labels, options)
+        classes = F.cross_entropy(logits.float(), labels)
         share = options.supervised_contrast
         self._update("classifier", share * contrast + (1 - share) * classes)
         found["loss_contrast"], found["loss_classes"] = contrast, classes
-        horizon = self.networks["classifier_diffusion"].horizon
-        found["classifier_horizon"] = contrast.new_tensor(float(horizon))
+        found["classifier_horizon"] = contrast.new_tensor(float(diffusion.horizon))
 
-    def _contrast(self, images: Tensor, labels: Tensor, options: ClassifierOptions) -> tuple[Tensor, Tensor]:
-        """SupCon of two independently diffused views of each image, and C's logits of both (2 N, classes)."""
-        diffusion = self.networks["classifier_diffusion"]
-        views = torch.cat([diffusion(images)[0], diffusion(images)[0]])
+    def _contrast(self, views: Tensor, labels: Tensor, options: ClassifierOptions) -> tuple[Tensor, Tensor]:
+        """SupCon of diffused images (M, C, H, W) in C's embedding, and C's logits of them (M, classes)."""
         embeddings, logits = self.networks["classifier"].both(views)
-        return supervised_contrast(embeddings.float(), labels.repeat(2), options.temperature), logits
+        return supervised_contrast(embeddings.float(), labels, options.temperature), logits
 
     @torch.no_grad()
     def _average_generator(self) -> None:

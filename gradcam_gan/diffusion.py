@@ -6,6 +6,7 @@ schedule of noise is spread anew over the current horizon T whenever T changes, 
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,20 @@ def diffuse(images: Tensor, times: Tensor, horizon: int, sigma: float, noise: Te
         )
     share = _signal_shares(horizon).to(images.device)[times][:, None, None, None]
     return share.sqrt().to(images.dtype) * images + ((1 - share).sqrt() * sigma).to(images.dtype) * noise
+
+
+class DiffusionState(NamedTuple):
+    """A network's diffusion at one moment of its training.
+
+    Attributes:
+        horizon: T.
+        times: the list that times are drawn from, int64 (64,).
+        sigma: of the noise, in units of the pixels.
+    """
+
+    horizon: int
+    times: Tensor
+    sigma: float
 
 
 def horizon(options: Diffusion, progress: float) -> int:

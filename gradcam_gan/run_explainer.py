@@ -1,4 +1,4 @@
-"""One trained run, ready to explain: its discriminators at every epoch, under every kind of BatchNorm statistics.
+"""One trained run, ready to explain: its networks at every epoch, under every kind of BatchNorm statistics.
 
 An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the
 statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Variant`` names one
@@ -14,12 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_gan.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explain import Evidence, Method, evidence_maps, signed_maps
+from gradcam_gan.conditional_networks import ClassLogit, Diffused, conditions
+from gradcam_gan.diffusion import TIMES, DiffusionState, diffuse
+from gradcam_gan.errors import InputError
+from gradcam_gan.explain import Conditions, Evidence, Method, evidence_maps, signed_maps
+from gradcam_gan.networks import to_model_range
 from gradcam_gan.runs import Run
 
 Statistics = Literal["reference", "running", "batch"]
+Network = Literal["discriminator", "classifier"]
 METHOD_NAMES: dict[Method, str] = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 BATCH = 64  # the fastest on a CPU at these sizes
+NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -49,31 +55,68 @@ VARIANTS = tuple(Variant(*choice) for choice in product(METHODS, STATISTICS, EVI
 
 
 class RunExplainer:
-    """Explains the discriminators of one run; each is loaded, and calibrated, once.
+    """Explains the discriminators of one run, or its classifiers; each is loaded, and calibrated, once.
+
+    A network that was trained on diffused images has its ``reference`` statistics from reference images diffused as in
+    training at that epoch, half of them not at all: it is one network, whatever time is then explained.
 
     Args:
         run: a training run.
         reference: uint8 (M, C, H, W), real images for the ``reference`` statistics.
         device: where to compute.
+        reference_labels: their classes (M,), for a network that is told them.
+        network: ``discriminator``, or ``classifier`` to explain the logit of the class that each image comes with:
+            evidence "real" is then evidence for that class.
     """
 
-    def __init__(self, run: Run, reference: Tensor, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        run: Run,
+        reference: Tensor,
+        device: torch.device | str = "cpu",
+        *,
+        reference_labels: Tensor | None = None,
+        network: Network = "discriminator",
+    ) -> None:
         self.run = run
         self.device = torch.device(device)
+        self.network = network
         self._reference = reference.to(self.device)
-        self._discriminators: dict[tuple[int, Statistics], nn.Module] = {}
+        self._reference_labels = reference_labels
+        self._explained: dict[tuple[int, Statistics], nn.Module] = {}
 
-    def discriminator(self, epoch: int, statistics: Statistics) -> nn.Module:
-        """D after that many epochs under one kind of BatchNorm statistics, in eval mode."""
+    def explained(self, epoch: int, statistics: Statistics) -> nn.Module:
+        """The network after that many epochs under one kind of BatchNorm statistics, in eval mode."""
         key = (epoch, statistics)
-        if key not in self._discriminators:
-            trained = self.run.discriminator(epoch, self.device)
+        if key not in self._explained:
+            trained = self._trained(epoch)
             if statistics == "reference":
-                trained = calibrate(trained, self._reference)
+                trained = self._calibrated(trained, epoch)
             elif statistics == "batch":
                 trained = batch_statistics(trained)
-            self._discriminators[key] = trained
-        return self._discriminators[key]
+            self._explained[key] = trained
+        return self._explained[key]
+
+    def diffused(self, images: Tensor, epoch: int, time: int) -> Tensor:
+        """What the network sees of images at one time: y_t, always with the same noise.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            epoch: whose horizon the schedule is spread over.
+            time: t, 0 to that horizon.
+
+        Returns:
+            (N, C, H, W) about [-1, 1] (noise may step over), on the CPU.
+
+        Raises:
+            InputError: a time that the network did not see.
+        """
+        clean = to_model_range(images.cpu())
+        state = self._state(epoch, time)
+        if state is None or time == 0:
+            return clean
+        times = torch.full((len(images),), time)
+        return diffuse(clean, times, state.horizon, state.sigma, _noise(images.shape))
 
     def signed(
         self,
@@ -82,13 +125,42 @@ class RunExplainer:
         statistics: Statistics,
         methods: Sequence[Method] = METHODS,
         layer: str = "block3",
+        *,
+        labels: Tensor | None = None,
+        time: int = 0,
     ) -> tuple[dict[Method, Tensor], Tensor]:
-        """Signed maps (N, h, w) by method, and logits (N,), in one pass (see ``explain.signed_maps``)."""
-        discriminator = self.discriminator(epoch, statistics)
-        return signed_maps(discriminator, images.to(self.device), methods, layer=layer, batch_size=BATCH)
+        """Signed maps (N, h, w) by method, and logits (N,), in one pass (see ``explain.signed_maps``).
+
+        Args:
+            images: uint8 (N, C, H, W), undiffused.
+            epoch: of the run.
+            statistics: of BatchNorm.
+            methods: which.
+            layer: which.
+            labels: the class (N,) that the network is told of each image; not used by one that is told none.
+            time: t; the images are diffused to it first (``diffused``).
+
+        Raises:
+            InputError: classes that are missing or out of range, a time that the network did not see.
+        """
+        state = self._state(epoch, time)
+        network, told = self.explained(epoch, statistics), self._told(labels, len(images), time)
+        if time and state is not None:
+            network = Diffused(network, state.horizon, state.sigma)
+            told = {"times": torch.full((len(images),), time), "noise": _noise(images.shape), **told}
+        return signed_maps(
+            network, images.to(self.device), methods, layer=layer, batch_size=BATCH, conditions=told
+        )
 
     def maps(
-        self, images: Tensor, epochs: Sequence[int], variant: Variant, *, upsample: bool = True
+        self,
+        images: Tensor,
+        epochs: Sequence[int],
+        variant: Variant,
+        *,
+        upsample: bool = True,
+        labels: Tensor | None = None,
+        time: int = 0,
     ) -> Tensor:
         """Unnormalised maps of the same images at several epochs.
 
@@ -97,12 +169,65 @@ class RunExplainer:
             epochs: E epochs.
             variant: how to explain.
             upsample: give maps of the images' size; otherwise the layer's own.
+            labels: as for ``signed``.
+            time: as for ``signed``.
 
         Returns:
             (E, N, H, W), or (E, N, h, w) without upsampling, on the CPU, in units of the logit.
         """
         size = images.shape[2:] if upsample else None
-        signed = [self.signed(images, epoch, variant.statistics, [variant.method])[0] for epoch in epochs]
+        signed = [
+            self.signed(images, epoch, variant.statistics, [variant.method], labels=labels, time=time)[0]
+            for epoch in epochs
+        ]
         return torch.stack(
             [evidence_maps(maps[variant.method], variant.evidence, size).cpu() for maps in signed]
         )
+
+    def _trained(self, epoch: int) -> nn.Module:
+        if self.network == "classifier":
+            return ClassLogit(self.run.classifier(epoch, self.device))
+        return self.run.discriminator(epoch, self.device)
+
+    def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
+        """Reference statistics, of images diffused as in training where the network saw such."""
+        count, state = len(self._reference), self.run.diffusion(epoch, self.network)
+        told = self._told(self._reference_labels, count)
+        if state is None:
+            return calibrate(trained, self._reference, conditions=told)
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+        told = {
+            **told,
+            "times": state.times[torch.randint(TIMES, (count,), generator=generator)],
+            "noise": torch.randn(self._reference.shape, generator=generator),
+        }
+        diffused = Diffused(trained, state.horizon, state.sigma)
+        return calibrate(diffused, self._reference, conditions=told).network
+
+    def _told(self, labels: Tensor | None, count: int, time: int = 0) -> Conditions:
+        """What the network takes beside images: classes, times."""
+        model = self.run.config.model
+        conditional = self.network == "classifier" or (model is not None and model.conditional)
+        if conditional and labels is None:
+            raise InputError(
+                f"the {self.network} of {self.run.path} is told the class of each image; give labels, one for each"
+            )
+        if self.network == "classifier":
+            return {"labels": labels}
+        return conditions(model, torch.zeros(count, dtype=torch.int64) if labels is None else labels, time)
+
+    def _state(self, epoch: int, time: int) -> DiffusionState | None:
+        """The network's diffusion, if it saw that time."""
+        state = self.run.diffusion(epoch, self.network)
+        horizon = 0 if state is None else state.horizon
+        if not 0 <= time <= horizon:
+            seen = f"0..T={horizon} after epoch {epoch}" if horizon else "no diffusion: only 0"
+            raise InputError(
+                f"time={time} was never seen by the {self.network} of {self.run.path}, which knows {seen}"
+            )
+        return state
+
+
+def _noise(shape: torch.Size) -> Tensor:
+    """The same on every call, so that times and epochs differ by nothing else."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(NOISE_SEED))

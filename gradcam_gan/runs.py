@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from gradcam_gan import storage
 from gradcam_gan.conditional_objective import build_networks
 from gradcam_gan.config import TrainingConfig
-from gradcam_gan.diffusion import horizon
+from gradcam_gan.diffusion import DiffusionState, horizon
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.objective import build_discriminator, build_generator
 
@@ -138,15 +138,21 @@ class Run:
         """DuDGAN's classifier after that many epochs, in eval mode. Errors as for ``discriminator``."""
         return self._network("classifier", epoch, device)
 
-    def horizon(self, epoch: int) -> int:
-        """T of D's diffusion after that many epochs; 0 without one."""
+    def diffusion(self, epoch: int, network: str = "discriminator") -> DiffusionState | None:
+        """The diffusion in front of D (or of the ``classifier``) after that many epochs; None without one.
+
+        Errors as for ``discriminator``.
+        """
         self._check_epoch(epoch)
-        options = None if self.config.model is None else self.config.model.diffusion
+        model = self.config.model
+        options = None if model is None else model.diffusion
+        if network == "classifier":
+            options = model.classifier.diffusion if model and model.classifier else None
         if options is None:
-            return 0
+            return None
         folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
-        state = storage.read_tensors(folder / "discriminator_diffusion.safetensors")
-        return horizon(options, float(state["progress"]))
+        state = storage.read_tensors(folder / f"{network}_diffusion.safetensors")
+        return DiffusionState(horizon(options, float(state["progress"])), state["times"], options.sigma)
 
     def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
         """G after that many epochs, in eval mode: its moving average where the model keeps one.

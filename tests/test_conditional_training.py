@@ -230,8 +230,8 @@ def plain_step(networks, model, real, latents, labels, fake_labels):
 
     fake = g(latents, fake_labels)
     loss_adversarial = F.binary_cross_entropy_with_logits(d(fake, fake_labels, clean), ones)
-    embeddings, _ = c.both(torch.cat([fake, fake]))
-    generator_contrast = contrast(embeddings, torch.cat([fake_labels, fake_labels]), 0.07)
+    embeddings, _ = c.both(fake)
+    generator_contrast = contrast(embeddings, fake_labels, 0.07)
     share = options.share_in_generator
     loss_generator = (1 - share) * loss_adversarial + share * generator_contrast
     gradients["generator"] = torch.autograd.grad(loss_generator, list(g.parameters()), retain_graph=True)
@@ -308,8 +308,8 @@ def test_d_is_told_the_times_of_the_very_images_that_it_sees():
     assert len(drawn) == 3  # real and generated images have times of their own
 
 
-@pytest.mark.parametrize("step", ["classifier", "generator"])
-def test_c_sees_two_independent_diffusions_of_each_image(step):
+@pytest.mark.parametrize(("step", "count"), [("classifier", 2), ("generator", 1)])
+def test_c_sees_independent_diffusions_two_of_a_real_image_and_one_of_a_generated_one(step, count):
     diffusion = Diffusion(shortest=300, longest=300, sigma=0.0)
     objective = make(Model(classifier=ClassifierOptions(diffusion=diffusion)), batch_size=16)
     classifier, seen = objective.networks["classifier"], []
@@ -323,14 +323,13 @@ def test_c_sees_two_independent_diffusions_of_each_image(step):
         )
     assert len(seen) == 2
     views = seen[0 if step == "classifier" else 1]
-    assert views.shape == (32, 1, 28, 28)
-    contrasts = (views * images.repeat(2, 1, 1, 1)).sum((1, 2, 3)) / images.repeat(2, 1, 1, 1).square().sum(
-        (1, 2, 3)
-    )
-    expected = contrasts[:, None, None, None] * images.repeat(2, 1, 1, 1)
+    assert views.shape == (16 * count, 1, 28, 28)
+    images = images.repeat(count, 1, 1, 1)
+    contrasts = (views * images).sum((1, 2, 3)) / images.square().sum((1, 2, 3))
+    expected = contrasts[:, None, None, None] * images
     torch.testing.assert_close(views, expected, rtol=1e-4, atol=1e-6)
-    first, second = contrasts.split(16)
-    assert not torch.allclose(first, second)
+    if count == 2:
+        assert not torch.allclose(*contrasts.split(16))
     assert {float(c) for c in contrasts.round(decimals=3)} > {1.0}
 
 
@@ -729,18 +728,18 @@ def test_a_run_without_a_classifier_says_so(tmp_path):
 def test_a_runs_horizon_is_that_after_the_epoch(tmp_path, dudgan_run):
     config = dudgan(model=Model(diffusion=OPEN))
     run = train(config, tmp_path)
-    assert [run.horizon(epoch) for epoch in run.epochs] == [
+    assert [run.diffusion(epoch).horizon for epoch in run.epochs] == [
         10 + round(290 * 4 * k / 18) for k in (0, 1, 3, 4)
     ]
-    assert train(dudgan(model=Model(), epochs=1), tmp_path).horizon(1) == 0
+    assert train(dudgan(model=Model(), epochs=1), tmp_path).diffusion(1) is None
     progress = [float(state["progress"]) for state in tensors(dudgan_run, "discriminator_diffusion")]
-    assert [dudgan_run.horizon(epoch) for epoch in range(4)] == [10 + round(990 * p) for p in progress]
+    assert [dudgan_run.diffusion(epoch).horizon for epoch in range(4)] == [10 + round(990 * p) for p in progress]
 
 
 def test_an_open_loop_ends_at_its_longest_and_no_overconfidence_at_its_shortest(tmp_path):
     never = Diffusion(shortest=10, longest=300, target=1.0)
     runs = [train(tiny(model=Model(diffusion=diffusion)), tmp_path) for diffusion in (OPEN, never)]
-    assert [run.horizon(2) for run in runs] == [300, 10]
+    assert [run.diffusion(2).horizon for run in runs] == [300, 10]
 
 
 def test_images_of_one_class_are_refused_before_anything_is_made(tmp_path):
@@ -874,7 +873,7 @@ def test_the_contrastive_loss_is_computed_in_float32():
     classifier.both = lambda images: seen.append(both(images)) or seen[-1]
     with objective._autocast():
         found, _ = objective._contrast(real, labels, objective.model.classifier)
-    expected = supervised_contrast(seen[0][0].float(), labels.repeat(2), 0.07)
+    expected = supervised_contrast(seen[0][0].float(), labels, 0.07)
     torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -890,8 +889,8 @@ def test_a_plain_dcgans_run_has_no_classifier(tmp_path):
     assert "has no classifier" in refused(run.classifier, 1)
 
 
-def test_the_horizon_of_an_absent_epoch_is_refused(dudgan_run):
-    assert "has no epoch 9; it has 0 to 3" in refused(dudgan_run.horizon, 9)
+def test_the_diffusion_of_an_absent_epoch_is_refused(dudgan_run):
+    assert "has no epoch 9; it has 0 to 3" in refused(dudgan_run.diffusion, 9)
 
 
 def test_the_standard_architecture_is_built_or_refused():

@@ -45,7 +45,7 @@ class TestMeasureEpochs:
 
     @pytest.mark.parametrize("variant", VARIANTS, ids=str)
     def test_values_are_the_measures_of_explain(self, table, explainer, digits, variant):
-        discriminator = explainer.discriminator(2, variant.statistics)
+        discriminator = explainer.explained(2, variant.statistics)
         maps = explain(discriminator, digits[:5], method=variant.method, evidence=variant.evidence)
         found = select(table[table["epoch"] == 2], variant)
         assert found["image"].tolist() == [0, 1, 2, 3, 4]
@@ -72,7 +72,7 @@ class TestHeatmapTable:
         for variant in (ONE, OTHER):
             for epoch in (1, 3):
                 maps = explain(
-                    explainer.discriminator(epoch, variant.statistics),
+                    explainer.explained(epoch, variant.statistics),
                     digits[:3],
                     method=variant.method,
                     evidence=variant.evidence,

@@ -70,8 +70,8 @@ def test_each_discriminator_is_loaded_once(tiny_run, digits, monkeypatch):
     for variant in VARIANTS * 2:
         explainer.maps(digits[:2], [1, 2], variant)
     assert sorted(loaded) == [1, 1, 2, 2]  # once under running, once under reference statistics
-    assert explainer.discriminator(1, "running") is explainer.discriminator(1, "running")
-    assert explainer.discriminator(1, "running") is not explainer.discriminator(1, "reference")
+    assert explainer.explained(1, "running") is explainer.explained(1, "running")
+    assert explainer.explained(1, "running") is not explainer.explained(1, "reference")
 
 
 def test_explaining_changes_neither_the_networks_nor_the_files(tiny_run, digits):
@@ -79,7 +79,7 @@ def test_explaining_changes_neither_the_networks_nor_the_files(tiny_run, digits)
     explainer = RunExplainer(tiny_run, digits[REFERENCE])
     for statistics in ("reference", "batch", "running"):
         explainer.maps(digits[:3], [3], Variant("hirescam", statistics, "fake"))
-    used, fresh = explainer.discriminator(3, "running"), tiny_run.discriminator(3)
+    used, fresh = explainer.explained(3, "running"), tiny_run.discriminator(3)
     assert not used.training
     assert all(parameter.grad is None for parameter in used.parameters())
     assert used.state_dict().keys() == fresh.state_dict().keys()
