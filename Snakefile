@@ -32,8 +32,29 @@ FIGURES = {
         "fig_pruning_arms",
         "fig_pruning_dose",
     ],
+    "04_diffusion_gans": [
+        "fig_model_curves",
+        "fig_diffused_input",
+        "fig_model_samples",
+        "fig_model_scores",
+        "fig_model_progress",
+        "fig_model_ablations",
+    ],
+    "05_explain_dudgan": [
+        "fig_diffused_heatmaps",
+        "fig_d_beside_c",
+        "fig_map_agreement",
+        "fig_wrong_class",
+        "fig_model_heatmaps",
+        "fig_model_focus",
+    ],
 }
-TABLES = {"02_epoch_heatmaps": ["table_claims"], "03_prune_70": ["table_pruning_results", "table_claims_pruning"]}
+TABLES = {
+    "02_epoch_heatmaps": ["table_claims"],
+    "03_prune_70": ["table_pruning_results", "table_claims_pruning"],
+    "04_diffusion_gans": ["table_model_results", "table_images_needed", "table_claims_models"],
+    "05_explain_dudgan": ["table_map_measures"],
+}
 
 # `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
 changes = {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in config.items()}
@@ -44,7 +65,8 @@ except GradcamGanError as error:
 runs = [run.name for run in study.configs()]
 scored = [run.name for run in study.configs() if run.padding == "zeros"]
 arms = [run.name for run in study.arm_configs()]
-configs = {run.name: run for run in [*study.configs(), *study.arm_configs()]}
+models = [run.name for run in study.model_configs()]
+configs = {run.name: run for run in [*study.configs(), *study.arm_configs(), *study.model_configs()]}
 
 
 def fields(wildcards):
@@ -54,7 +76,7 @@ def fields(wildcards):
 
 
 def takes(notebook, parameter):
-    """Whether a notebook has that parameter: pruning_* are notebook 3's alone."""
+    """Whether a notebook has that parameter: pruning_* are notebook 3's alone, comparison_* those of 4 and 5."""
     return f'"{parameter} = ' in (paths.NOTEBOOKS / f"{notebook}.ipynb").read_text()
 
 
@@ -64,7 +86,10 @@ def needed(notebook):
         return [f"{run}.trained" for run in runs]
     if notebook.startswith("02"):
         return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
-    return [f"{run}.scored" for run in scored + arms]
+    if notebook.startswith("03"):
+        return [f"{run}.scored" for run in scored + arms]
+    compared = [study.config(seed).name for seed in study.comparison_seeds] + models
+    return [f"{run}.{'scored' if notebook.startswith('04') else 'trained'}" for run in compared]
 
 
 def made_by(notebook):

@@ -116,11 +116,14 @@ class ContrastiveClassifier(Discriminator):
         self.layers = nn.Sequential(*list(self.layers)[:-1])  # the trunk: no logit for "real"
         self.embedding = nn.Linear(4 * width, EMBEDDING)
         self.head = nn.Linear(4 * width, classes)
+        with torch.no_grad():  # they take a sum over places, which varies as much more as there are of them
+            for weight in (self.embedding.weight, self.head.weight):
+                weight.div_(math.sqrt(PLACES[preset]))
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) in [-1, 1] -> embeddings (N, 128) of length 1, and logits (N, classes)."""
         self.check_size(images)
-        features = self.layers(images).mean((2, 3))
+        features = self.layers(images).sum((2, 3))
         return F.normalize(self.embedding(features).float(), dim=1), self.head(features)
 
     def forward(self, images: Tensor) -> Tensor:

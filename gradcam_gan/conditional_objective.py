@@ -152,7 +152,7 @@ class ConditionalObjective(Objective):
         return optimiser_with_state(
             torch.optim.AdamW,
             self.networks[name],
-            lr=options.learning_rate,
+            lr=options.learning_rate_ratio * config.learning_rate,
             weight_decay=options.weight_decay,
         )
 

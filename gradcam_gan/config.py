@@ -136,7 +136,9 @@ class ClassifierOptions(ValidatedModel):
         default=0.05, ge=0, le=1, description="of the contrastive loss in G's loss"
     )
     temperature: float = Field(default=0.07, gt=0)
-    learning_rate: float = Field(default=2.5e-4, gt=0)
+    learning_rate_ratio: float = Field(
+        default=1.25, gt=0, description="of its learning rate to G's and D's: 2.5e-4 beside DCGAN's 2e-4"
+    )
     weight_decay: float = Field(default=0.01, ge=0)
 
 
@@ -165,17 +167,25 @@ class Model(ValidatedModel):
         return self
 
 
-# the models that are compared; DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
+# DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
+_DUDGAN: dict[str, Any] = {
+    "diffusion": Diffusion(longest=1000),
+    "classifier": ClassifierOptions(),
+    "gradient_penalty": 0.01,
+    "averaging": 0.99,
+}
+# the models that are compared, and DuDGAN without one of its parts; G hears of C by the contrast alone, so without
+# it there is no C
 MODELS: dict[str, Model | None] = {
     "dcgan": None,
     "conditional-dcgan": Model(),
     "diffusion-gan": Model(diffusion=Diffusion()),
-    "dudgan": Model(
-        diffusion=Diffusion(longest=1000),
-        classifier=ClassifierOptions(),
-        gradient_penalty=0.01,
-        averaging=0.99,
+    "dudgan": Model(**_DUDGAN),
+    "dudgan-no-contrast": Model(**{**_DUDGAN, "classifier": None}),
+    "dudgan-no-classifier-diffusion": Model(
+        **{**_DUDGAN, "classifier": ClassifierOptions(diffusion=Diffusion(shortest=0, longest=0))}
     ),
+    "dudgan-no-discriminator-diffusion": Model(**{**_DUDGAN, "diffusion": None}),
 }
 
 
@@ -233,6 +243,8 @@ class TrainingConfig(ValidatedModel):
             raise ValueError("architecture='standard' is a 64x64 network and needs preset='paper64'")
         if self.architecture == "standard" and self.model is not None:
             raise ValueError("architecture='standard' is a DCGAN's; a model needs architecture='paper'")
+        if self.pruning is not None and self.model is not None:
+            raise ValueError("pruning is the paper's experiment with a DCGAN; leave out model or pruning")
         return self
 
     @property
@@ -251,6 +263,11 @@ class TrainingConfig(ValidatedModel):
             return self
         return self.changed(pruning=None, epochs=self.pruning.baseline_epochs)
 
+    @property
+    def model_name(self) -> str:
+        """Its name in ``MODELS``; ``model`` if it has none."""
+        return next((name for name, model in MODELS.items() if model == self.model), "model")
+
     def changed(self, **values: object) -> Self:
         """A validated copy with some fields changed."""
         return type(self)(**{**dict(self), **values})
@@ -260,8 +277,9 @@ class TrainingConfig(ValidatedModel):
         """The run directory's name: readable first, then 8 hex digits of the identity's SHA-256."""
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:8]
         data = re.sub(r"[^a-z0-9]+", "-", self.data.lower())[-24:].strip("-") or "data"
-        arm = "" if self.pruning is None else "-" + re.sub(r"[^a-z0-9]+", "", self.pruning.label)
-        return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}{arm}-{digest}"
+        part = self.model_name if self.model else self.pruning.label if self.pruning else ""
+        label = "-" + re.sub(r"[^a-z0-9]+", "", part) if part else ""
+        return f"{data}-{self.preset}-width{self.width}-{self.padding}-seed{self.seed}{label}-{digest}"
 
 
 def _one_line(error: ValidationError, known: list[str]) -> str:

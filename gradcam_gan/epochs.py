@@ -27,6 +27,8 @@ def measure_epochs(
     *,
     epochs: Iterable[int] | None = None,
     variants: Sequence[Variant] = VARIANTS,
+    labels: Tensor | None = None,
+    time: int = 0,
 ) -> pd.DataFrame:
     """Measure the maps of the same images at every epoch of a run.
 
@@ -35,6 +37,8 @@ def measure_epochs(
         images: uint8 (N, C, H, W), the images to explain.
         epochs: which, by default all that are saved, the untrained epoch 0 among them.
         variants: ways to explain.
+        labels: classes (N,) that a conditional network is told.
+        time: to which the images are diffused first; the measures look for the digit where it is undiffused.
 
     Returns:
         A row per epoch, variant and image: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``,
@@ -46,7 +50,7 @@ def measure_epochs(
     for epoch in explainer.run.epochs if epochs is None else epochs:
         for statistics in dict.fromkeys(variant.statistics for variant in variants):
             shown = [variant for variant in variants if variant.statistics == statistics]
-            signed, score = explainer.signed(images, epoch, statistics)
+            signed, score = explainer.signed(images, epoch, statistics, labels=labels, time=time)
             for variant in shown:
                 maps = evidence_maps(signed[variant.method], variant.evidence, images.shape[2:])
                 keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(variant)}
@@ -58,7 +62,12 @@ def measure_epochs(
 
 
 def heatmap_table(
-    explainer: RunExplainer, images: Tensor, epochs: Sequence[int], variants: Sequence[Variant]
+    explainer: RunExplainer,
+    images: Tensor,
+    epochs: Sequence[int],
+    variants: Sequence[Variant],
+    labels: Tensor | None = None,
+    time: int = 0,
 ) -> pd.DataFrame:
     """The numbers behind a grid of heatmaps: measures, and every map at the layer's own resolution.
 
@@ -67,8 +76,13 @@ def heatmap_table(
     Returns:
         Its rows, and the map's values in columns ``map_<row>_<column>``, in units of the logit.
     """
-    table = measure_epochs(explainer, images, epochs=epochs, variants=variants)
-    maps = torch.stack([explainer.maps(images, epochs, variant, upsample=False) for variant in variants])
+    table = measure_epochs(explainer, images, epochs=epochs, variants=variants, labels=labels, time=time)
+    maps = torch.stack(
+        [
+            explainer.maps(images, epochs, variant, upsample=False, labels=labels, time=time)
+            for variant in variants
+        ]
+    )
     height, width = maps.shape[-2:]
     keys = pd.MultiIndex.from_product(
         [[str(variant) for variant in variants], list(epochs), range(len(images))],

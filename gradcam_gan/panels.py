@@ -32,6 +32,8 @@ class Panel:
         rows: R labels.
         columns: K labels.
         table: the numbers behind it (``heatmap_table``).
+        seen: (R, K, C, H, W) in [-1, 1], what the network saw in each cell, to be shown through the map; None: the map
+            alone.
     """
 
     images: Tensor
@@ -39,6 +41,7 @@ class Panel:
     rows: list[str]
     columns: list[str]
     table: pd.DataFrame
+    seen: Tensor | None = None
 
 
 def evidence_panel(

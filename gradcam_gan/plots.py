@@ -50,7 +50,7 @@ def heatmap_grid(panel: Panel, *, title: str = "", width: float = PAGE) -> Figur
 
     Each map is divided by its own maximum, as pytorch-grad-cam shows it, so brightness compares places within a
     map and not one map with another. The digit's outline is drawn over it; a map that is zero everywhere
-    is marked "zero".
+    is marked "zero". Where the panel has what the network saw, that shines through, half and half.
 
     Args:
         panel: what to draw.
@@ -59,9 +59,11 @@ def heatmap_grid(panel: Panel, *, title: str = "", width: float = PAGE) -> Figur
     """
     heat = torch.stack([normalise(maps, "max") for maps in panel.maps])
     coloured = torch.from_numpy(plt.get_cmap(HEAT)(heat.cpu().numpy())[..., :3]).float()
+    if panel.seen is not None:
+        coloured = (coloured + torch.stack([as_rgb(images) for images in panel.seen])) / 2
     with plt.rc_context(STYLE):
-        figure, axes, centres = _picture_grid(
-            torch.cat([_rgb(panel.images)[None], coloured]),
+        figure, axes, centres = picture_grid(
+            torch.cat([as_rgb(panel.images)[None], coloured]),
             ["original", *panel.rows],
             panel.columns,
             title,
@@ -83,7 +85,7 @@ def heatmap_grid(panel: Panel, *, title: str = "", width: float = PAGE) -> Figur
 def image_row(images: Tensor, labels: Sequence[str], *, width: float = PAGE) -> Figure:
     """A row of images (K, C, H, W), uint8 or in [-1, 1], with their labels."""
     with plt.rc_context(STYLE):
-        return _picture_grid(_rgb(images)[None], [""], labels, "", width)[0]
+        return picture_grid(as_rgb(images)[None], [""], labels, "", width)[0]
 
 
 def sample_grid(samples: Tensor, *, rows: Sequence[str], width: float = PAGE) -> Figure:
@@ -94,9 +96,9 @@ def sample_grid(samples: Tensor, *, rows: Sequence[str], width: float = PAGE) ->
         rows: R labels.
         width: of the figure in inches.
     """
-    pictures = torch.stack([_rgb(images) for images in samples])
+    pictures = torch.stack([as_rgb(images) for images in samples])
     with plt.rc_context(STYLE):
-        return _picture_grid(pictures, rows, [""] * samples.shape[1], "", width)[0]
+        return picture_grid(pictures, rows, [""] * samples.shape[1], "", width)[0]
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
@@ -117,7 +119,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         figure, all_axes = plt.subplots(1, 3, figsize=(PAGE, 2.3))
         for axes, (label, series) in zip(all_axes, panels, strict=True):
             for i, (column, name) in enumerate(series.items()):
-                _seed_lines(axes, history.pivot_table(column, "epoch", "seed"), f"C{i}", name)
+                seed_lines(axes, history.pivot_table(column, "epoch", "seed"), f"C{i}", name)
             axes.set(xlabel="epoch", ylabel=label)
             axes.legend(frameon=False, loc="best")
         all_axes[1].set_ylim(0, 1)
@@ -189,7 +191,7 @@ def best_epoch_chart(curves: Mapping[str, pd.DataFrame], best: Mapping[str, Best
         )
         for i, (reading, curve) in enumerate(curves.items()):
             upper, lower = grid[:, i]
-            _seed_lines(upper, curve, f"C{i}", "mean over seeds")
+            seed_lines(upper, curve, f"C{i}", "mean over seeds")
             found = best[reading]
             upper.axvspan(found.low - 0.4, found.high + 0.4, color=f"C{i}", alpha=0.15, lw=0)
             upper.set_title(f"{reading}\nbest epoch {found.epoch} [{found.low}, {found.high}]")
@@ -361,10 +363,10 @@ def contact_sheet(deleted: Tensor, stays: Tensor, labels: tuple[str, str], width
         width: of the figure in inches.
     """
     columns = max(1, len(deleted) // 2)
-    pictures = torch.cat([_rgb(deleted), _rgb(stays)]).unflatten(0, (-1, columns))
+    pictures = torch.cat([as_rgb(deleted), as_rgb(stays)]).unflatten(0, (-1, columns))
     rows = [label if i == 0 else "" for label in labels for i in range(len(pictures) // 2)]
     with plt.rc_context(STYLE):
-        return _picture_grid(pictures, rows, [""] * columns, "", width)[0]
+        return picture_grid(pictures, rows, [""] * columns, "", width)[0]
 
 
 def class_balance(counts: pd.DataFrame) -> Figure:
@@ -451,7 +453,7 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     return figure
 
 
-def _rgb(images: Tensor) -> Tensor:
+def as_rgb(images: Tensor) -> Tensor:
     """Images (K, C, H, W), uint8 or in [-1, 1] -> (K, H, W, 3) in 0..1."""
     scaled = images.cpu() / 255 if images.dtype == torch.uint8 else (images.cpu() + 1) / 2
     return scaled.clamp(0, 1).expand(-1, 3, -1, -1).movedim(1, -1)
@@ -464,7 +466,7 @@ def _mosaic(pictures: Tensor, gap: float) -> Tensor:
     return padded.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def _picture_grid(
+def picture_grid(
     pictures: Tensor,
     rows: Sequence[str],
     columns: Sequence[str],
@@ -498,7 +500,7 @@ def _picture_grid(
     return figure, axes, centres
 
 
-def _seed_lines(axes: Axes, curve: pd.DataFrame, colour: str, name: str) -> None:
+def seed_lines(axes: Axes, curve: pd.DataFrame, colour: str, name: str) -> None:
     """One thin line a column (seed) and their mean."""
     if curve.shape[1] > 1:
         axes.plot(curve.index, curve, color=colour, linewidth=0.5, alpha=0.6)

@@ -8,13 +8,19 @@ combination.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from gradcam_gan.batchnorm import batch_statistics, calibrate
-from gradcam_gan.conditional_networks import ClassLogit, Diffused, conditions
+from gradcam_gan.conditional_networks import (
+    ClassLogit,
+    ContrastiveClassifier,
+    Diffused,
+    ProjectionDiscriminator,
+    conditions,
+)
 from gradcam_gan.diffusion import TIMES, DiffusionState, diffuse
 from gradcam_gan.errors import InputError
 from gradcam_gan.explain import Conditions, Evidence, Method, evidence_maps, signed_maps
@@ -23,6 +29,7 @@ from gradcam_gan.runs import Run
 
 Statistics = Literal["reference", "running", "batch"]
 Network = Literal["discriminator", "classifier"]
+DiffusedNetwork = ProjectionDiscriminator | ClassLogit
 METHOD_NAMES: dict[Method, str] = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
@@ -146,7 +153,7 @@ class RunExplainer:
         state = self._state(epoch, time)
         network, told = self.explained(epoch, statistics), self._told(labels, len(images), time)
         if time and state is not None:
-            network = Diffused(network, state.horizon, state.sigma)
+            network = Diffused(cast(DiffusedNetwork, network), state.horizon, state.sigma)
             told = {"times": torch.full((len(images),), time), "noise": _noise(images.shape), **told}
         return signed_maps(
             network, images.to(self.device), methods, layer=layer, batch_size=BATCH, conditions=told
@@ -186,7 +193,7 @@ class RunExplainer:
 
     def _trained(self, epoch: int) -> nn.Module:
         if self.network == "classifier":
-            return ClassLogit(self.run.classifier(epoch, self.device))
+            return ClassLogit(cast(ContrastiveClassifier, self.run.classifier(epoch, self.device)))
         return self.run.discriminator(epoch, self.device)
 
     def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
@@ -201,20 +208,20 @@ class RunExplainer:
             "times": state.times[torch.randint(TIMES, (count,), generator=generator)],
             "noise": torch.randn(self._reference.shape, generator=generator),
         }
-        diffused = Diffused(trained, state.horizon, state.sigma)
-        return calibrate(diffused, self._reference, conditions=told).network
+        diffused = Diffused(cast(DiffusedNetwork, trained), state.horizon, state.sigma)
+        return cast(Diffused, calibrate(diffused, self._reference, conditions=told)).network
 
     def _told(self, labels: Tensor | None, count: int, time: int = 0) -> Conditions:
         """What the network takes beside images: classes, times."""
         model = self.run.config.model
         conditional = self.network == "classifier" or (model is not None and model.conditional)
-        if conditional and labels is None:
-            raise InputError(
-                f"the {self.network} of {self.run.path} is told the class of each image; give labels, one for each"
-            )
-        if self.network == "classifier":
-            return {"labels": labels}
-        return conditions(model, torch.zeros(count, dtype=torch.int64) if labels is None else labels, time)
+        if labels is None:
+            if conditional:
+                raise InputError(
+                    f"the {self.network} of {self.run.path} is told the class of each image; give labels, one for each"
+                )
+            labels = torch.zeros(count, dtype=torch.int64)  # not used
+        return {"labels": labels} if self.network == "classifier" else conditions(model, labels, time)
 
     def _state(self, epoch: int, time: int) -> DiffusionState | None:
         """The network's diffusion, if it saw that time."""

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gradcam_gan import paths
 from gradcam_gan.config import (
+    MODELS,
     Arm,
     Method,
     Padding,
@@ -22,6 +23,7 @@ from gradcam_gan.config import (
 from gradcam_gan.errors import InputError
 
 PROFILES = ("smoke", "quick", "seeds", "paper")
+BASELINE_MODEL = "dcgan"
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
 
 
@@ -67,26 +69,49 @@ class Study(ValidatedModel):
     pruning_normalisation: Literal["max", "min-max"] | float
     pruning_tau: float
     pruning_cut: float
+    comparison_seeds: list[int] = Field(min_length=1, description="networks that every model is trained with")
+    comparison_epochs: int = Field(ge=1, description="how long; DCGAN's checkpoint after as many is compared")
+    comparison_models: list[str] = Field(description="names in config.MODELS; DCGAN is always compared")
+    comparison_times: list[float] = Field(
+        min_length=1, description="t/T at which D's diffused input is explained, 0..1"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        once = {"seeds": "a seed", "background_seeds": "a seed", "pruning_seeds": "a seed"}
+        once = dict.fromkeys(("seeds", "background_seeds", "pruning_seeds", "comparison_seeds"), "a seed")
         once |= {"pruning_arms": "an arm", "pruning_dose_arms": "an arm", "pruning_doses": "a dose"}
+        once |= {"comparison_models": "a model", "comparison_times": "a time"}
         for name, what in once.items():
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}={values} names {what} twice")
-        for name in ("background_seeds", "pruning_seeds"):
+        for name in ("background_seeds", "pruning_seeds", "comparison_seeds"):
             if not set(getattr(self, name)) <= set(self.seeds):
                 raise ValueError(f"{name}={getattr(self, name)} must be among seeds={self.seeds}")
-        if self.pruning_epochs > self.epochs:
-            raise ValueError(f"pruning_epochs={self.pruning_epochs} must not exceed epochs={self.epochs}")
+        for name in ("pruning_epochs", "comparison_epochs"):
+            if getattr(self, name) > self.epochs:
+                raise ValueError(f"{name}={getattr(self, name)} must not exceed epochs={self.epochs}")
         if sorted(set(self.figure_epochs)) != self.figure_epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must ascend")
         if not 0 <= self.figure_epochs[0] <= self.figure_epochs[-1] <= self.epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must lie in 0..epochs={self.epochs}")
+        for name in self.comparison_models:
+            if name not in MODELS:
+                near = difflib.get_close_matches(name, MODELS, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose of {', '.join(MODELS)}"
+                raise ValueError(f"comparison_models={self.comparison_models}: {name!r} is unknown; {hint}")
+        if BASELINE_MODEL in self.comparison_models:
+            raise ValueError(
+                f"comparison_models={self.comparison_models}: {BASELINE_MODEL} is always compared"
+            )
+        times = self.comparison_times
+        if sorted(times) != times or not 0 <= times[0] <= times[-1] <= 1:
+            raise ValueError(
+                f"comparison_times={times} must ascend within 0..1: shares of the horizon T, beyond which no D has seen"
+            )
         self.configs()  # whatever a single training would refuse, refused now
         self.arm_configs()
+        self.model_configs()
         return self
 
     @classmethod
@@ -154,6 +179,20 @@ class Study(ValidatedModel):
             **{name: getattr(self, f"pruning_{name}") for name in fields},
         )
         return self.config(seed).changed(epochs=self.pruning_epochs, pruning=pruning)
+
+    def model_configs(self) -> list[TrainingConfig]:
+        """Every training of the models that are compared with DCGAN; DCGAN's own are among ``configs``."""
+        return [
+            self.config(seed).changed(epochs=self.comparison_epochs, model=MODELS[name])
+            for name in self.comparison_models
+            for seed in self.comparison_seeds
+        ]
+
+    @property
+    def comparison_rows(self) -> list[int]:
+        """The epochs of Figure 1 that the compared models reach, and their last."""
+        shown = {epoch for epoch in self.figure_epochs if epoch < self.comparison_epochs}
+        return sorted(shown | {self.comparison_epochs})
 
     @property
     def runs_dir(self) -> Path:

@@ -264,7 +264,7 @@ class TestContrastiveClassifier:
         assert embeddings.shape == (5, 128)
         assert logits.shape == (5, 7)
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
-        features = classifier.layers(images).mean((2, 3))
+        features = classifier.layers(images).sum((2, 3))
         assert torch.equal(classifier(images), logits)
         torch.testing.assert_close(logits, classifier.head(features))
         torch.testing.assert_close(embeddings, F.normalize(classifier.embedding(features), dim=1))

@@ -815,7 +815,7 @@ class TestConfiguration:
             0.05,
             0.07,
         )
-        assert (options.learning_rate, options.weight_decay) == (2.5e-4, 0.01)
+        assert (options.learning_rate_ratio, options.weight_decay) == (1.25, 0.01)
 
     @pytest.mark.parametrize(
         ("model", "message"),
