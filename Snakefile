@@ -41,7 +41,8 @@ FIGURES = {
         "fig_model_ablations",
     ],
     "05_explain_dudgan": [
-        "fig_diffused_heatmaps",
+        "fig_diffused_heatmaps_real",
+        "fig_diffused_heatmaps_fake",
         "fig_d_beside_c",
         "fig_map_agreement",
         "fig_wrong_class",
@@ -88,8 +89,7 @@ def needed(notebook):
         return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
     if notebook.startswith("03"):
         return [f"{run}.scored" for run in scored + arms]
-    compared = [study.config(seed).name for seed in study.comparison_seeds] + models
-    return [f"{run}.{'scored' if notebook.startswith('04') else 'trained'}" for run in compared]
+    return [f"{run}.scored" for run in [study.config(seed).name for seed in study.comparison_seeds] + models]
 
 
 def made_by(notebook):
@@ -124,9 +124,11 @@ rule train:
 
 
 rule evaluate:
-    # an arm of the pruning experiment is trained here, from its baseline's scores
+    # an arm of the pruning experiment is trained here, from its baseline's scores; so is a model
     input:
-        lambda wildcards: f"runs/{study.profile}/{configs[wildcards.run].baseline.name}.trained",
+        lambda wildcards: (
+            [] if wildcards.run in models else f"runs/{study.profile}/{configs[wildcards.run].baseline.name}.trained"
+        ),
     output:
         touch(f"runs/{study.profile}/{{run}}.scored"),
     params:

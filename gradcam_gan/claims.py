@@ -3,12 +3,14 @@
 The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
 readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
 "the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was
-chosen by how many images it deletes, before any network was trained without them.
+chosen by how many images it deletes, before any network was trained without them. Those of P2 and P3, from
+the poster, were written after single trainings had shown that the models train, before any was compared over seeds.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
 not count. Of the others: ``reproduced`` if the claim holds under all, ``partly`` if under some, ``not reproduced``
-if it fails under all, ``inconclusive`` otherwise. Intervals are 95 % each, not corrected for four looks.
+if it fails under all, ``inconclusive`` otherwise. Intervals are 95 % each, not corrected for four looks. P2 and P3 are
+judged by several measurements in the place of readings.
 """
 
 import math
@@ -40,13 +42,13 @@ class Finding:
     """What one claim comes to under one reading.
 
     Attributes:
-        variant: the reading.
+        variant: the reading: how it was explained, or what was measured.
         outcome: of the claim's rule.
         effect: the quantity that the rule looks at, with its interval.
         sentence: the numbers in words.
     """
 
-    variant: Variant
+    variant: Variant | str
     outcome: Outcome
     effect: Interval
     sentence: str
@@ -280,6 +282,68 @@ def judge_pruning(
         "images at random, at matched iterations; fails if it raises either",
         [finding],
     )
+
+
+def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
+    """P2: does the forward diffusion diversify what D sees, and what G makes?
+
+    Args:
+        inputs: rows of ``model_comparison.input_diversity``.
+        compared: rows of ``model_comparison.compare_models``.
+    """
+    rows = inputs[inputs["model"] == "diffusion-gan"]
+    horizon = rows["horizon"].mean()
+    findings = []
+    for name, what in (("variance", "variance"), ("dimensions", "effective number of dimensions")):
+        by_seed = rows.groupby("seed")[name].mean()
+        effect = _over_seeds(by_seed - 1)
+        sentence = (
+            f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over "
+            f"epochs, at a mean horizon T of {horizon:.0f}), a change of {effect}"
+        )
+        findings.append(Finding(f"D's input, {name}", _if_enough(_sign(effect), effect.n), effect, sentence))
+    findings += [_gain(compared, "diffusion-gan", metric) for metric in ("fid", "recall")]
+    return Claim(
+        "P2",
+        "the forward diffusion of Diffusion-GAN diversifies D's input",
+        f"over at least {ENOUGH_SEEDS} networks, D's input has more variance over more dimensions than the images "
+        "themselves, and G has a lower FID and a higher recall than the conditional DCGAN's",
+        findings,
+    )
+
+
+def judge_dudgan(compared: pd.DataFrame) -> Claim:
+    """P3: does DuDGAN's diffusion and classifier make a better conditional generator?
+
+    Args:
+        compared: rows of ``model_comparison.compare_models``.
+    """
+    return Claim(
+        "P3",
+        "DuDGAN puts diffusion into a class-conditional GAN and adds a classifier",
+        f"over at least {ENOUGH_SEEDS} pairs, its G has a lower FID and a higher class accuracy than the conditional "
+        "DCGAN's after as many images",
+        [_gain(compared, "dudgan", metric) for metric in ("fid", "class_accuracy")],
+    )
+
+
+def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
+    """Whether a model is better than the one it adds to, by one score: FID by being lower, the others higher."""
+    name = {"fid": "FID", "class_accuracy": "class accuracy"}.get(metric, metric)
+    rows = compared[(compared["model"] == model) & (compared["metric"] == metric)]
+    if rows.empty:
+        return Finding(name, "unclear", NOTHING, f"no {model} was compared")
+    row = rows.iloc[0]
+    effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
+    better = -1 if metric == "fid" else 1
+    bounds = sorted((better * effect.low, better * effect.high))
+    outcome = _sign(replace(effect, low=bounds[0], high=bounds[1]))
+    sentence = f"{name} changes by {effect} against {row['to']}"
+    return Finding(name, _if_enough(outcome, effect.n), effect, sentence)
+
+
+def _if_enough(outcome: Outcome, count: int) -> Outcome:
+    return outcome if count >= ENOUGH_SEEDS else "unclear"
 
 
 def _percentages(shares: pd.Series) -> str:

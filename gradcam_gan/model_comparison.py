@@ -38,6 +38,15 @@ def compared_runs(study: Study) -> list[Run]:
     return [train(config, study.runs_dir) for config in compared_configs(study)]
 
 
+def histories(runs: Sequence[Run], epochs: int) -> pd.DataFrame:
+    """``Run.history`` of several runs up to an epoch, with columns ``model`` and ``seed``."""
+    tables = [
+        run.history[run.history["epoch"] <= epochs].assign(model=run.config.model_name, seed=run.config.seed)
+        for run in runs
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
 def is_ablation(model: str) -> bool:
     """Whether it is DuDGAN without one of its parts."""
     return model.startswith(f"{ABLATED}-")
@@ -156,6 +165,16 @@ def diffused_batch(run: Run, images: Tensor, epoch: int, network: str = "discrim
     return diffuse(clean, times, state.horizon, state.sigma, noise)
 
 
+def diffused_rows(run: Run, images: Tensor, epochs: Sequence[int]) -> tuple[list[Tensor], list[str]]:
+    """The images, and what D saw of them when some epochs ended; with labels that name the epoch and its horizon."""
+    rows, labels = [to_model_range(images)], ["the images"]
+    for epoch in epochs:
+        state = run.diffusion(epoch)
+        rows.append(diffused_batch(run, images, epoch))
+        labels.append(f"epoch {epoch}, T {state.horizon if state else 0}")
+    return rows, labels
+
+
 def diversity(images: Tensor) -> dict[str, float]:
     """How diverse images are, in pixels.
 
@@ -198,6 +217,25 @@ def input_diversity(runs: Sequence[Run], images: Tensor, epochs: int) -> pd.Data
                 ratios = {name: value / clean[name] for name, value in seen.items()}
                 rows.append({**keys, "horizon": state.horizon, **ratios})
     return pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon", "variance", "dimensions"])
+
+
+def describe_inputs(inputs: pd.DataFrame) -> str:
+    """What the diffusion does to D's inputs, in words.
+
+    Args:
+        inputs: of ``input_diversity``.
+    """
+    sentences = []
+    for model, rows in inputs.groupby("model", sort=False):
+        by_seed = rows.groupby("seed")
+        last = ", ".join(f"{value:.0f}" for value in by_seed["horizon"].last())
+        highest = ", ".join(f"{value:.0f}" for value in by_seed["horizon"].max())
+        variance, dimensions = (f"{rows[name].mean():.2f}" for name in ("variance", "dimensions"))
+        sentences.append(
+            f"{model}: T is at most {highest} and ends at {last}; D's inputs have {variance} times the images' "
+            f"variance, over {dimensions} times as many effective dimensions (mean over epochs)"
+        )
+    return "; ".join(sentences) + "."
 
 
 def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int) -> Tensor:

@@ -184,7 +184,7 @@ def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
     """Correlation of D's map with C's by class, and by chance, on real and on generated images.
 
     Args:
-        table: rows of ``class_maps.agreement`` with a column ``source``.
+        table: rows of ``model_maps.agreement`` with a column ``source``.
         class_names: by label.
     """
     sources, methods = dict.fromkeys(table["source"]), dict.fromkeys(table["method"])

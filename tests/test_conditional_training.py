@@ -733,7 +733,9 @@ def test_a_runs_horizon_is_that_after_the_epoch(tmp_path, dudgan_run):
     ]
     assert train(dudgan(model=Model(), epochs=1), tmp_path).diffusion(1) is None
     progress = [float(state["progress"]) for state in tensors(dudgan_run, "discriminator_diffusion")]
-    assert [dudgan_run.diffusion(epoch).horizon for epoch in range(4)] == [10 + round(990 * p) for p in progress]
+    assert [dudgan_run.diffusion(epoch).horizon for epoch in range(4)] == [
+        10 + round(990 * p) for p in progress
+    ]
 
 
 def test_an_open_loop_ends_at_its_longest_and_no_overconfidence_at_its_shortest(tmp_path):

@@ -1,23 +1,23 @@
-"""What the class does to explanations (P3): D beside C on the same image, and D told each class in turn."""
+"""Explanations of the follow-up's models (P3): D of what it saw at several times, D beside C, D told each class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.epochs import heatmap_table
+from gradcam_gan.epochs import MOSTLY_ZERO, heatmap_table, measure_epochs
 from gradcam_gan.evaluation import classes_to_draw, draw
 from gradcam_gan.explain import Method
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.measures import map_change
+from gradcam_gan.measures import COLUMNS, map_change
 from gradcam_gan.panels import Panel
 from gradcam_gan.run_explainer import RunExplainer, Statistics, Variant
 from gradcam_gan.runs import Run
 
 
-def generated_images(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]:
+def draw_with_classes(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]:
     """Images (count, C, H, W), uint8, of a conditional run's generator, and the classes (count,) it was asked for."""
     generator = run.generator(epoch)
     labels = classes_to_draw(generator, count)
@@ -294,3 +294,58 @@ def _over_seeds(table: pd.DataFrame, value: str) -> Interval:
 def confusion(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told."""
     return table.pivot_table(value, "label", "told", aggfunc=np.mean)
+
+
+def measure_models(
+    explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Iterable[int]
+) -> pd.DataFrame:
+    """``measure_epochs`` of several models' D at t = 0, each told the right class, with a column ``model``.
+
+    Args:
+        explainers: one a run.
+        images: uint8 (N, C, H, W).
+        labels: their classes (N,).
+        epochs: which.
+    """
+    shown = list(epochs)
+    return pd.concat(
+        [
+            measure_epochs(one, images, epochs=shown, labels=labels).assign(model=one.run.config.model_name)
+            for one in explainers
+        ],
+        ignore_index=True,
+    )
+
+
+def summarise_maps(measured: pd.DataFrame) -> pd.DataFrame:
+    """Mean measures over images: a row per model, seed, reading and epoch.
+
+    Where more than half of the maps are zero everywhere, the others say nothing of the whole: NaN.
+
+    Args:
+        measured: of ``measure_models``.
+    """
+    keys = ["model", "seed", "method", "statistics", "evidence", "epoch"]
+    means = measured.groupby(keys, sort=False)[list(COLUMNS)].mean().reset_index()
+    said = [column for column in COLUMNS if column not in ("all_zero", "mask_area")]
+    means[said] = means[said].where(means["all_zero"] <= MOSTLY_ZERO)
+    return means
+
+
+def describe_maps(summary: pd.DataFrame, epoch: int) -> str:
+    """Where the models' discriminators look at one epoch, in words.
+
+    Args:
+        summary: rows of ``summarise_maps`` of one method and one kind of statistics.
+        epoch: which.
+    """
+    sentences = []
+    for (model, evidence), rows in summary[summary["epoch"] == epoch].groupby(
+        ["model", "evidence"], sort=False
+    ):
+        lift, zero = rows["focus_lift"].dropna(), 100 * rows["all_zero"].mean()
+        found = ", ".join(f"{value:.2f}" for value in lift) or "none"
+        sentences.append(
+            f"{model}, evidence for “{evidence}”: focus lift {found} ({zero:.0f} % of the maps are zero)"
+        )
+    return f"After epoch {epoch}, one number a network: " + "; ".join(sentences) + "."
