@@ -165,13 +165,16 @@ def diffused_batch(run: Run, images: Tensor, epoch: int, network: str = "discrim
     return diffuse(clean, times, state.horizon, state.sigma, noise)
 
 
-def diffused_rows(run: Run, images: Tensor, epochs: Sequence[int]) -> tuple[list[Tensor], list[str]]:
-    """The images, and what D saw of them when some epochs ended; with labels that name the epoch and its horizon."""
+def diffused_rows(
+    runs: Sequence[Run], images: Tensor, epochs: Sequence[int]
+) -> tuple[list[Tensor], list[str]]:
+    """The images, and what each run's D saw of them when some epochs ended; with labels that name epoch and T."""
     rows, labels = [to_model_range(images)], ["the images"]
-    for epoch in epochs:
-        state = run.diffusion(epoch)
-        rows.append(diffused_batch(run, images, epoch))
-        labels.append(f"epoch {epoch}, T {state.horizon if state else 0}")
+    for run in runs:
+        for epoch in epochs:
+            state = run.diffusion(epoch)
+            rows.append(diffused_batch(run, images, epoch))
+            labels.append(f"{run.config.model_name}, epoch {epoch}, T {state.horizon if state else 0}")
     return rows, labels
 
 

@@ -139,7 +139,12 @@ def models_panel(
         images.repeat(len(explainers), 1, 1, 1),
         torch.cat([one.maps(images, epochs, variant, labels=labels) for one in explainers], 1),
         [f"epoch {epoch}" for epoch in epochs],
-        [f"{model}\n{name}" for model in models for name in names],
+        # the model's name once, over the middle of its columns
+        [
+            f"{model if i == len(names) // 2 else ''}\n{name}"
+            for model in models
+            for i, name in enumerate(names)
+        ],
         pd.concat(
             [
                 heatmap_table(one, images, epochs, [variant], labels).assign(model=model)

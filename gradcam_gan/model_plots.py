@@ -22,7 +22,10 @@ MEASURE_NAMES = {
     "border_lift": "border lift",
     "entropy": "entropy",
 }
-SHORT = {"discriminator": "D", "classifier": "C"}
+UNBOUNDED = {
+    "fid": 1.0,
+    "kid": 0.1,
+}  # a network that fails must not hide the others: where a scale turns logarithmic
 
 
 def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
@@ -40,6 +43,9 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
                 _curve(axes, histories[histories["model"] == model], column, f"C{i}", name)
             axes.set_title(model)
         grid[0, 0].set_ylabel("loss (nats)")
+        highest = max(axes.get_ylim()[1] for axes in grid[0][: len(models)])
+        for axes in grid[0][: len(models)]:
+            axes.set_ylim(0, highest)
         grid[0, 0].legend(frameon=False)
         for axes in grid[0][len(models) :]:
             axes.set_axis_off()
@@ -57,7 +63,8 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
         if target is not None:
             overconfidence.axhline(target, color="0.4", lw=0.8, ls=":")
         horizon.set_ylabel("horizon T")
-        contrast.set_ylabel("DuDGAN's terms with C (nats)")
+        contrast.set_ylabel("C's loss terms (nats)")
+        contrast.set_ylim(0, 1.6 * max(contrast.get_ylim()[1], 1))
         for axes in grid[1]:
             axes.set_xlabel("epoch")
             if axes.lines:
@@ -117,7 +124,10 @@ def score_chart(final: pd.DataFrame) -> Figure:
                     )
             axes.set_xlabel(NAMES.get(metric, metric))
             axes.grid(axis="x", alpha=0.3)
-            axes.set_xlim(left=0)
+            if metric in UNBOUNDED:
+                axes.set_xscale("log")
+            else:
+                axes.set_xlim(left=0)
         all_axes[0].set_yticks(range(len(models)), models)
         all_axes[0].set_ylim(len(models) - 0.5, -0.5)
     return figure
@@ -175,6 +185,8 @@ def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
                 )
             axes.set_xlabel(f"Δ {NAMES.get(metric, metric)}")
             axes.grid(axis="x", alpha=0.3)
+            if metric in UNBOUNDED:
+                axes.set_xscale("symlog", linthresh=UNBOUNDED[metric])
         all_axes[0].set_yticks(range(len(pairs)), [f"{model}\n− {to}" for model, to in pairs])
         all_axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     return figure
@@ -233,6 +245,7 @@ def told_chart(
         class_names: by label.
     """
     largest = max(float(np.abs(table.to_numpy()).max()) for table in change.values())
+    lowest = min(float(np.nanmin(table.to_numpy())) for table in correlation.values())
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(len(change), 2, figsize=(PAGE, 2.3 * len(change)), squeeze=False)
         for row, source in zip(grid, change, strict=True):
@@ -242,7 +255,11 @@ def told_chart(
                     {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest},
                     "change of the logit",
                 ),
-                (correlation[source], {"cmap": "cividis", "vmin": -1, "vmax": 1}, "correlation of the map"),
+                (
+                    correlation[source],
+                    {"cmap": "cividis", "vmin": lowest, "vmax": 1},
+                    "correlation of the map",
+                ),
             )
             for axes, (table, colours, label) in zip(row, panels, strict=True):
                 sns.heatmap(
