@@ -9,6 +9,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from gradcam_gan.model_comparison import METRICS, THRESHOLDS, is_ablation
@@ -20,12 +21,14 @@ MEASURE_NAMES = {
     "focus_lift": "focus lift",
     "coverage": "coverage (τ 0.5)",
     "border_lift": "border lift",
-    "entropy": "entropy",
 }
-UNBOUNDED = {
-    "fid": 1.0,
-    "kid": 0.1,
-}  # a network that fails must not hide the others: where a scale turns logarithmic
+# beyond these a scale turns logarithmic, so that a network that fails does not hide the others
+UNBOUNDED = {"fid": 10.0, "kid": 1.0}
+CONTRAST_NAMES = {
+    "loss_contrast": "SupCon, real",
+    "loss_classes": "cross-entropy, real",
+    "generator_contrast": "SupCon, generated",
+}
 
 
 def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
@@ -70,13 +73,6 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
             if axes.lines:
                 axes.legend(frameon=False, fontsize=5)
     return figure
-
-
-CONTRAST_NAMES = {
-    "loss_contrast": "SupCon, real",
-    "loss_classes": "cross-entropy, real",
-    "generator_contrast": "SupCon, generated",
-}
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str) -> None:
@@ -124,10 +120,9 @@ def score_chart(final: pd.DataFrame) -> Figure:
                     )
             axes.set_xlabel(NAMES.get(metric, metric))
             axes.grid(axis="x", alpha=0.3)
+            axes.set_xlim(left=0)
             if metric in UNBOUNDED:
-                axes.set_xscale("log")
-            else:
-                axes.set_xlim(left=0)
+                _stretch(axes, UNBOUNDED[metric])
         all_axes[0].set_yticks(range(len(models)), models)
         all_axes[0].set_ylim(len(models) - 0.5, -0.5)
     return figure
@@ -186,10 +181,22 @@ def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
             axes.set_xlabel(f"Δ {NAMES.get(metric, metric)}")
             axes.grid(axis="x", alpha=0.3)
             if metric in UNBOUNDED:
-                axes.set_xscale("symlog", linthresh=UNBOUNDED[metric])
+                _stretch(axes, UNBOUNDED[metric])
         all_axes[0].set_yticks(range(len(pairs)), [f"{model}\n− {to}" for model, to in pairs])
         all_axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     return figure
+
+
+def _stretch(axes: Axes, unit: float) -> None:
+    """A scale that is linear up to one unit and logarithmic beyond, with ticks that do not collide."""
+    low, high = axes.get_xlim()
+    low, high = min(low, -unit if low < -0.1 * unit else 0), max(high, unit)
+    axes.set_xscale("symlog", linthresh=unit)
+    axes.set_xlim(low, 1.2 * high)
+    ticks = [-100 * unit, -10 * unit, -unit, 0, unit, 10 * unit, 100 * unit]
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:

@@ -11,6 +11,11 @@ from gradcam_gan.study import PROFILES, Study
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 1_500_000  # bytes, with outputs
+EXPERIMENTS = {
+    "03_prune_70": "pruning_",
+    "04_diffusion_gans": "comparison_",
+    "05_explain_dudgan": "comparison_",
+}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -57,11 +62,9 @@ def test_the_first_code_cell_holds_the_parameters(path):
 
 @each_notebook
 def test_the_parameters_are_those_of_the_quick_profile(path):
-    """All of them; those of the pruning experiment in its own notebook only."""
-    own = path.stem == "03_prune_70"
-    expected = {
-        name: value for name, value in profile("quick").items() if own or not name.startswith("pruning_")
-    }
+    """All of them; those of an experiment in its own notebooks only."""
+    others = set(EXPERIMENTS.values()) - {EXPERIMENTS.get(path.stem)}
+    expected = {name: value for name, value in profile("quick").items() if not name.startswith(tuple(others))}
     assert parameters(path) == expected
     assert list(parameters(path)) == list(expected)
 
