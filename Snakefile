@@ -169,7 +169,7 @@ for _notebook in FIGURES:
             notebook=f"runs/{study.profile}/notebooks/{_notebook}.ipynb",
         threads: study.threads or workflow.cores
         resources:
-            mem_mb=4000,
+            mem_mb=8000,
             runtime=120,
         shell:
             # the same number of threads everywhere gives the same numbers everywhere

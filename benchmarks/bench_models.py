@@ -5,6 +5,7 @@ from statistics import median
 
 from benchmarks.bench_training import BATCH, measure
 from gradcam_gan.config import MODELS
+from gradcam_gan.model_comparison import is_ablation
 
 WIDTH = 16
 
@@ -20,8 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"models: one step on {BATCH} images of 64x64 at width {WIDTH}, CPU, {options.threads} threads\n")
     header = ("model", f"images/{'CPU s' if options.cpu_time else 's'}", "vs dcgan", "peak MiB")
     print("  ".join(f"{title:>18}" for title in header))
-    peaks, seconds = measure(WIDTH, options.rounds, options.threads, options.cpu_time, tuple(MODELS))
-    for name in MODELS:
+    models = tuple(name for name in MODELS if not is_ablation(name))
+    peaks, seconds = measure(WIDTH, options.rounds, options.threads, options.cpu_time, models)
+    for name in models:
         ratio = median(a / b for a, b in zip(seconds["dcgan"], seconds[name], strict=True))
         cells = (name, f"{BATCH / median(seconds[name]):.0f}", f"{ratio:.2f} x", f"{peaks[name]:.0f}")
         print("  ".join(f"{cell:>18}" for cell in cells), flush=True)

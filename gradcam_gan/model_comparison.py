@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.diffusion import TIMES, diffuse
+from gradcam_gan.errors import InputError
 from gradcam_gan.evaluation import Reference, classes_to_draw, draw, evaluate_run
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.networks import to_model_range
@@ -36,6 +37,16 @@ def compared_configs(study: Study) -> list[TrainingConfig]:
 def compared_runs(study: Study) -> list[Run]:
     """Get or train every model of a study, DCGAN first."""
     return [train(config, study.runs_dir) for config in compared_configs(study)]
+
+
+def require_model(study: Study, model: str) -> None:
+    """Say before any work that a study compares no such model.
+
+    Raises:
+        InputError: it does not.
+    """
+    if model not in study.comparison_models:
+        raise InputError(f"comparison_models={study.comparison_models} has no {model!r}; add it")
 
 
 def histories(runs: Sequence[Run], epochs: int) -> pd.DataFrame:

@@ -157,7 +157,7 @@ def publish_verdicts(study: Study) -> None:
 def claims_markdown(claims: pd.DataFrame) -> str:
     """The ledger (``claims.ledger``) as the README's table: a row per claim, its readings in one cell."""
     lines = [
-        "| claim | the paper | verdict | readings: Grad-CAM, statistics, evidence |",
+        "| claim | the paper, or the poster (P) | verdict | readings: Grad-CAM, statistics, evidence; or scores |",
         "|---|---|---|---|",
     ]
     for name, rows in claims.groupby("claim"):
