@@ -2,26 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from gradcam_gan.epochs import MOSTLY_ZERO, heatmap_table, measure_epochs
+from gradcam_gan.errors import InputError
 from gradcam_gan.evaluation import classes_to_draw, draw
 from gradcam_gan.explain import Method
 from gradcam_gan.intervals import Interval, interval_over_seeds
 from gradcam_gan.measures import COLUMNS, map_change
 from gradcam_gan.panels import Panel
-from gradcam_gan.run_explainer import RunExplainer, Statistics, Variant
+from gradcam_gan.run_explainer import EVIDENCES, RunExplainer, Statistics, Variant
 from gradcam_gan.runs import Run
 
 
 def draw_with_classes(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]:
-    """Images (count, C, H, W), uint8, of a conditional run's generator, and the classes (count,) it was asked for."""
+    """Images (count, C, H, W), uint8, of a conditional run's generator, and the classes (count,) it was asked for.
+
+    Raises:
+        InputError: the generator is unconditional.
+    """
     generator = run.generator(epoch)
     labels = classes_to_draw(generator, count)
-    assert labels is not None
+    if labels is None:
+        raise InputError(f"the generator of {run.path} is unconditional: it cannot be asked for a class")
     return draw(generator, count), labels
 
 
@@ -279,7 +284,7 @@ def describe_told(table: pd.DataFrame) -> str:
         table: rows of ``told_each_class`` with columns ``seed`` and ``source``.
     """
     sentences = []
-    for source, rows in table.groupby("source", sort=False):
+    for source, rows in table.reset_index(drop=True).groupby("source", sort=False):
         wrong = rows[rows["told"] != rows["label"]]
         best = rows.loc[rows.groupby(["seed", "image"])["logit"].idxmax()]
         right = _over_seeds(best.assign(right=(best["told"] == best["label"]).astype(float)), "right")
@@ -297,8 +302,10 @@ def _over_seeds(table: pd.DataFrame, value: str) -> Interval:
 
 
 def confusion(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told."""
-    return table.pivot_table(value, "label", "told", aggfunc=np.mean)
+    """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told; NaN without."""
+    means = table.pivot_table(value, "label", "told", dropna=False)
+    classes = sorted(table["told"].unique())
+    return means.reindex(index=classes, columns=classes)
 
 
 def measure_models(
@@ -345,12 +352,10 @@ def describe_maps(summary: pd.DataFrame, epoch: int) -> str:
         epoch: which.
     """
     sentences = []
-    for (model, evidence), rows in summary[summary["epoch"] == epoch].groupby(
-        ["model", "evidence"], sort=False
-    ):
-        lift, zero = rows["focus_lift"].dropna(), 100 * rows["all_zero"].mean()
-        found = ", ".join(f"{value:.2f}" for value in lift) or "none"
-        sentences.append(
-            f"{model}, evidence for “{evidence}”: focus lift {found} ({zero:.0f} % of the maps are zero)"
-        )
-    return f"After epoch {epoch}, one number a network: " + "; ".join(sentences) + "."
+    for model, rows in summary[summary["epoch"] == epoch].groupby("model", sort=False):
+        lifts = []
+        for evidence in EVIDENCES:
+            lift = rows.loc[rows["evidence"] == evidence, "focus_lift"].dropna()
+            lifts.append(f"“{evidence}” {lift.mean():.2f}" if len(lift) else f"“{evidence}” mostly no maps")
+        sentences.append(f"{model} {', '.join(lifts)}")
+    return f"Focus lift after epoch {epoch} by evidence (1 is chance; mean over networks): {'; '.join(sentences)}."

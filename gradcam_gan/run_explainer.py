@@ -8,7 +8,7 @@ combination.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,8 @@ class RunExplainer:
         reference_labels: Tensor | None = None,
         network: Network = "discriminator",
     ) -> None:
+        if network not in get_args(Network):
+            raise InputError(f"network={network!r} is unknown; choose one of {', '.join(get_args(Network))}")
         self.run = run
         self.device = torch.device(device)
         self.network = network
@@ -108,7 +110,7 @@ class RunExplainer:
         """What the network sees of images at one time: y_t, always with the same noise.
 
         Args:
-            images: uint8 (N, C, H, W).
+            images: (N, C, H, W), uint8 or in [-1, 1].
             epoch: whose horizon the schedule is spread over.
             time: t, 0 to that horizon.
 
@@ -118,7 +120,7 @@ class RunExplainer:
         Raises:
             InputError: a time that the network did not see.
         """
-        clean = to_model_range(images.cpu())
+        clean = to_model_range(images.cpu()) if images.dtype == torch.uint8 else images.cpu()
         state = self._state(epoch, time)
         if state is None or time == 0:
             return clean
@@ -199,7 +201,7 @@ class RunExplainer:
     def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
         """Reference statistics, of images diffused as in training where the network saw such."""
         count, state = len(self._reference), self.run.diffusion(epoch, self.network)
-        told = self._told(self._reference_labels, count)
+        told = self._told(self._reference_labels, count, name="reference_labels")
         if state is None:
             return calibrate(trained, self._reference, conditions=told)
         generator = torch.Generator().manual_seed(NOISE_SEED)
@@ -211,24 +213,28 @@ class RunExplainer:
         diffused = Diffused(cast(DiffusedNetwork, trained), state.horizon, state.sigma)
         return cast(Diffused, calibrate(diffused, self._reference, conditions=told)).network
 
-    def _told(self, labels: Tensor | None, count: int, time: int = 0) -> Conditions:
+    def _told(self, labels: Tensor | None, count: int, time: int = 0, name: str = "labels") -> Conditions:
         """What the network takes beside images: classes, times."""
         model = self.run.config.model
-        conditional = self.network == "classifier" or (model is not None and model.conditional)
-        if labels is None:
-            if conditional:
-                raise InputError(
-                    f"the {self.network} of {self.run.path} is told the class of each image; give labels, one for each"
-                )
-            labels = torch.zeros(count, dtype=torch.int64)  # not used
+        if self.network == "discriminator" and (model is None or not model.conditional):
+            return conditions(model, torch.zeros(count, dtype=torch.int64), time)
+        if labels is None or labels.shape != (count,) or labels.is_floating_point():
+            given = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise InputError(
+                f"the {self.network} of {self.run.path} is told the class of each image: {name} must be {count} whole "
+                f"numbers, got {given}"
+            )
+        labels = labels.long()
         return {"labels": labels} if self.network == "classifier" else conditions(model, labels, time)
 
     def _state(self, epoch: int, time: int) -> DiffusionState | None:
         """The network's diffusion, if it saw that time."""
         state = self.run.diffusion(epoch, self.network)
         horizon = 0 if state is None else state.horizon
-        if not 0 <= time <= horizon:
-            seen = f"0..T={horizon} after epoch {epoch}" if horizon else "no diffusion: only 0"
+        if time not in range(horizon + 1):
+            seen = (
+                f"whole numbers in 0..T={horizon} after epoch {epoch}" if horizon else "no diffusion: only 0"
+            )
             raise InputError(
                 f"time={time} was never seen by the {self.network} of {self.run.path}, which knows {seen}"
             )

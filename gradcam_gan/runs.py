@@ -150,8 +150,7 @@ class Run:
             options = model.classifier.diffusion if model and model.classifier else None
         if options is None:
             return None
-        folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
-        state = storage.read_tensors(folder / f"{network}_diffusion.safetensors")
+        state = self._tensors(f"{network}_diffusion", epoch)
         return DiffusionState(horizon(options, float(state["progress"])), state["times"], options.sigma)
 
     def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
@@ -181,12 +180,15 @@ class Run:
         if name.removesuffix("_average") not in networks:
             raise InputError(f"{self.path} has no {name}: its model has {', '.join(networks)}")
         network = networks[name.removesuffix("_average")]
+        network.load_state_dict(self._tensors(name, epoch))
+        return network.to(device).eval()
+
+    def _tensors(self, name: str, epoch: int) -> dict[str, Tensor]:
         folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
         try:
-            network.load_state_dict(storage.read_tensors(folder / f"{name}.safetensors"))
+            return storage.read_tensors(folder / f"{name}.safetensors")
         except RunError as error:
             raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
-        return network.to(device).eval()
 
 
 def _ranges(epochs: list[int]) -> str:

@@ -278,13 +278,13 @@ def test_a_step_without_diffusion_is_the_textbook_step(share, gamma):
 
 
 def test_c_has_adamw_with_its_own_options_and_the_others_the_runs_adam():
-    options = ClassifierOptions(learning_rate=3e-3, weight_decay=0.2)
+    options = ClassifierOptions(learning_rate_ratio=3, weight_decay=0.2)
     objective = make(Model(classifier=options), learning_rate=1e-3, beta1=0.4, beta2=0.9)
     kinds = {name: type(optimiser) for name, optimiser in objective.optimisers.items()}
     adam, adamw = torch.optim.Adam, torch.optim.AdamW
     assert kinds == {"discriminator": adam, "generator": adam, "classifier": adamw}
     (group,) = objective.optimisers["classifier"].param_groups
-    assert (group["lr"], group["weight_decay"]) == (3e-3, 0.2)
+    assert (group["lr"], group["weight_decay"]) == (pytest.approx(3e-3), 0.2)
     for name in ("discriminator", "generator"):
         (group,) = objective.optimisers[name].param_groups
         assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.4, 0.9), 0)
