@@ -292,16 +292,8 @@ def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
         compared: rows of ``model_comparison.compare_models``.
     """
     rows = inputs[inputs["model"] == "diffusion-gan"]
-    horizon = rows["horizon"].mean()
-    findings = []
-    for name, what in (("variance", "variance"), ("dimensions", "effective number of dimensions")):
-        by_seed = rows.groupby("seed")[name].mean()
-        effect = _over_seeds(by_seed - 1)
-        sentence = (
-            f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over "
-            f"epochs, at a mean horizon T of {horizon:.0f}), a change of {effect}"
-        )
-        findings.append(Finding(f"D's input, {name}", _if_enough(_sign(effect), effect.n), effect, sentence))
+    quantities = {"variance": "variance", "dimensions": "effective number of dimensions"}
+    findings = [_change_of_input(rows, name, what) for name, what in quantities.items()]
     findings += [_gain(compared, "diffusion-gan", metric) for metric in ("fid", "recall")]
     return Claim(
         "P2",
@@ -310,6 +302,20 @@ def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
         "themselves, and G has a lower FID and a higher recall than the conditional DCGAN's",
         findings,
     )
+
+
+def _change_of_input(rows: pd.DataFrame, name: str, what: str) -> Finding:
+    """Whether a quantity of D's inputs is larger than that of the images themselves."""
+    reading = f"D's input, {name}"
+    if rows.empty:
+        return Finding(reading, "unclear", NOTHING, "no diffusion-gan was compared")
+    by_seed = rows.groupby("seed")[name].mean()
+    effect = _over_seeds(by_seed - 1)
+    sentence = (
+        f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over epochs, at "
+        f"a mean horizon T of {rows['horizon'].mean():.0f}), a change of {effect}"
+    )
+    return Finding(reading, _if_enough(_sign(effect), effect.n), effect, sentence)
 
 
 def judge_dudgan(compared: pd.DataFrame) -> Claim:

@@ -84,7 +84,8 @@ def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: 
         keys = {"model": run.config.model_name, "seed": run.config.seed}
         first = pd.DataFrame({**keys, "epoch": scores["epoch"], "images": seen})
         tables.append(first.join(scores.drop(columns="epoch")))
-    return pd.concat(tables, ignore_index=True)
+    scores = pd.concat(tables, ignore_index=True)
+    return scores if "class_accuracy" in scores else scores.assign(class_accuracy=math.nan)
 
 
 def final_scores(scores: pd.DataFrame) -> pd.DataFrame:

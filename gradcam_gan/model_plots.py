@@ -110,7 +110,7 @@ def score_chart(final: pd.DataFrame) -> Figure:
                 if len(values):
                     axes.plot(values, np.full(len(values), place), "|", color="0.3", ms=7, mew=0.8)
                     axes.plot(values.mean(), place, "o", color=f"C{place}", ms=4)
-                else:
+                elif metric == "class_accuracy":
                     axes.annotate(
                         "unconditional",
                         (0.02, place),
@@ -120,9 +120,10 @@ def score_chart(final: pd.DataFrame) -> Figure:
                     )
             axes.set_xlabel(NAMES.get(metric, metric))
             axes.grid(axis="x", alpha=0.3)
-            axes.set_xlim(left=0)
             if metric in UNBOUNDED:
                 _stretch(axes, UNBOUNDED[metric])
+            else:
+                axes.set_xlim(left=0)
         all_axes[0].set_yticks(range(len(models)), models)
         all_axes[0].set_ylim(len(models) - 0.5, -0.5)
     return figure
@@ -189,10 +190,11 @@ def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
 
 def _stretch(axes: Axes, unit: float) -> None:
     """A scale that is linear up to one unit and logarithmic beyond, with ticks that do not collide."""
-    low, high = axes.get_xlim()
-    low, high = min(low, -unit if low < -0.1 * unit else 0), max(high, unit)
+    low, high = axes.dataLim.intervalx
+    low = 0 if low >= 0 else -0.15 * unit if low > -0.1 * unit else min(1.2 * low, -unit)
+    high = 1.2 * max(high, unit)
     axes.set_xscale("symlog", linthresh=unit)
-    axes.set_xlim(low, 1.2 * high)
+    axes.set_xlim(low, high)
     ticks = [-100 * unit, -10 * unit, -unit, 0, unit, 10 * unit, 100 * unit]
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.xaxis.set_major_formatter("{x:g}")
@@ -226,7 +228,7 @@ def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
                     spread = rows.groupby("label")[value].quantile([0.25, 0.5, 0.75]).unstack()  # noqa: PD010
                     error = np.abs(spread[[0.25, 0.75]].to_numpy().T - spread[0.5].to_numpy())
                     axes.errorbar(
-                        np.arange(len(spread)) + 0.24 * (i - 0.5), spread[0.5], yerr=error, fmt="os"[i], ms=3,
+                        spread.index.to_numpy() + 0.24 * (i - 0.5), spread[0.5], yerr=error, fmt="os"[i], ms=3,
                         color=f"C{i}", mfc=f"C{i}" if i == 0 else "white", capsize=2, label=name,
                     )  # fmt: skip
                 axes.set_title(f"{source} images, {METHOD_NAMES[method]}")
@@ -251,7 +253,7 @@ def told_chart(
         correlation: of the map with that of the right class, likewise.
         class_names: by label.
     """
-    largest = max(float(np.abs(table.to_numpy()).max()) for table in change.values())
+    largest = max(float(np.nanmax(np.abs(table.to_numpy()))) for table in change.values())
     lowest = min(float(np.nanmin(table.to_numpy())) for table in correlation.values())
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(len(change), 2, figsize=(PAGE, 2.3 * len(change)), squeeze=False)

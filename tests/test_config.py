@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradcam_gan.config import Diffusion, Model, Pruning, TrainingConfig
+from gradcam_gan.config import MODELS, ClassifierOptions, Diffusion, Model, Pruning, TrainingConfig
 from gradcam_gan.errors import InputError
 
 EVERY_FIELD = {
@@ -120,6 +120,65 @@ def test_the_standard_architecture_is_refused_at_28_pixels():
     assert "needs preset='paper64'" in error_line(architecture="standard", preset="paper28")
 
 
+@pytest.mark.parametrize("model", [model for model in MODELS.values() if model], ids=str)
+def test_a_model_together_with_pruning_is_refused(model):
+    for pruning in (Pruning(arm="rule70"), {"arm": "dose", "share": 0.2}):
+        message = error_line(model=model, pruning=pruning)
+        assert message == (
+            "TrainingConfig: pruning is the paper's experiment with a DCGAN; leave out model or pruning"
+        )
+    with pytest.raises(InputError, match="leave out model or pruning"):
+        TrainingConfig(model=model).changed(pruning=Pruning(arm="rule70"))
+
+
+class TestModels:
+    def test_dcgan_is_no_model_and_the_others_differ(self):
+        assert MODELS["dcgan"] is None
+        assert None not in list(MODELS.values())[1:]
+        names = {TrainingConfig(model=model).name for model in MODELS.values()}
+        assert len(names) == len(MODELS)
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_a_models_name_is_found_from_its_values_also_after_json(self, name):
+        config = TrainingConfig(model=MODELS[name])
+        assert config.model_name == name
+        assert TrainingConfig(**json.loads(config.model_dump_json())).model_name == name
+        assert TrainingConfig(model=MODELS[name], seed=3, width=2).model_name == name
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_a_runs_name_tells_the_model(self, name):
+        """Letters alone; of a plain DCGAN nothing, so that runs trained before there were models keep theirs."""
+        start, _digest = TrainingConfig(model=MODELS[name]).name.rsplit("-", 1)
+        label = "" if name == "dcgan" else "-" + name.replace("-", "")
+        assert start == f"mnist-5k-paper64-width64-zeros-seed0{label}"
+
+    def test_a_model_without_a_name_is_called_model(self):
+        config = TrainingConfig(model=Model(diffusion=Diffusion(longest=77)))
+        assert config.model_name == "model"
+        assert "-seed0-model-" in config.name
+
+    def test_a_pruned_run_is_a_dcgans_and_its_name_tells_the_arm(self):
+        config = TrainingConfig(pruning=Pruning(arm="dose", share=0.2))
+        assert config.model_name == "dcgan"
+        assert "-seed0-dose20-" in config.name
+
+    @pytest.mark.parametrize("ratio", [0, -1, float("inf"), float("nan"), "much"])
+    def test_an_impossible_learning_rate_ratio_is_refused(self, ratio):
+        with pytest.raises(InputError) as caught:
+            ClassifierOptions(learning_rate_ratio=ratio)
+        assert str(caught.value).startswith(
+            f"ClassifierOptions: learning_rate_ratio={ratio!r}: input should be"
+        )
+        assert "\n" not in str(caught.value)
+
+    def test_the_learning_rate_of_the_classifier_is_dudgans_beside_dcgans(self):
+        ratio = ClassifierOptions().learning_rate_ratio
+        assert ratio * TrainingConfig().learning_rate == pytest.approx(2.5e-4)
+        assert TrainingConfig(model=Model(classifier=ClassifierOptions(learning_rate_ratio=2))).name != (
+            TrainingConfig(model=Model(classifier=ClassifierOptions())).name
+        )
+
+
 def test_all_problems_are_reported_at_once():
     message = error_line(width=0, epochs=-1, sed=3)
     assert all(part in message for part in ("width=0", "epochs=-1", "did you mean 'seed'?"))
@@ -132,7 +191,11 @@ def test_a_config_cannot_be_changed_behind_its_name():
     assert config.width == 64
 
 
-@pytest.mark.parametrize("fields", [{}, EVERY_FIELD], ids=["defaults", "every field set"])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, EVERY_FIELD | {"pruning": None}, EVERY_FIELD | {"model": None}],
+    ids=["defaults", "every field but pruning", "every field but model"],
+)
 def test_json_gives_the_same_config_back(fields):
     config = TrainingConfig(**fields)
     assert set(EVERY_FIELD) == set(TrainingConfig.model_fields)  # a new field belongs into this test

@@ -1,10 +1,12 @@
+from itertools import product
+
 import pytest
 import yaml
 
 from gradcam_gan import paths
-from gradcam_gan.config import TrainingConfig
+from gradcam_gan.config import MODELS, TrainingConfig
 from gradcam_gan.errors import InputError
-from gradcam_gan.study import PROFILE_VARIABLE, PROFILES, Study
+from gradcam_gan.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Study
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,48 @@ def test_every_training_of_a_study_has_a_name_of_its_own(profile):
             assert getattr(config, field) == getattr(study, field), field
 
 
+class TestComparedModels:
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_every_model_and_seed_has_a_training_with_a_name_of_its_own(self, profile):
+        study = Study.load(profile)
+        configs = study.model_configs()
+        found = [(config.model_name, config.seed) for config in configs]
+        assert found == list(product(study.comparison_models, study.comparison_seeds))
+        others = [*study.configs(), *study.arm_configs()]
+        assert len({config.name for config in [*configs, *others]}) == len(configs) + len(others)
+
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_every_profile_compares_all_models(self, profile):
+        study = Study.load(profile)
+        assert set(study.comparison_models) == set(MODELS) - {BASELINE_MODEL}
+        assert study.comparison_times[0] == 0
+        assert study.comparison_times[-1] == 1
+
+    def test_but_for_the_model_and_the_epochs_it_is_the_seeds_own_training(self):
+        study = Study.load("smoke", comparison_seeds=[1, 0], comparison_epochs=1)
+        for config in study.model_configs():
+            assert config.model == MODELS[config.model_name]
+            assert config.epochs == 1
+            assert config.changed(model=None, epochs=3) == study.config(config.seed)
+
+    def test_no_model_is_fewer_trainings_and_no_error(self):
+        assert Study.load("smoke", comparison_models=[]).model_configs() == []
+
+    @pytest.mark.parametrize(
+        ("rows", "last", "expected"),
+        [
+            ([1, 2, 3], 2, [1, 2]),
+            ([1, 2, 3], 3, [1, 2, 3]),
+            ([1, 3], 2, [1, 2]),
+            ([2, 3], 1, [1]),
+            ([0, 3], 2, [0, 2]),
+        ],
+    )
+    def test_its_rows_are_those_of_figure_1_up_to_its_last_epoch_and_that(self, rows, last, expected):
+        study = Study.load("smoke", figure_epochs=rows, comparison_epochs=last)
+        assert study.comparison_rows == expected
+
+
 def test_the_paper_profile_has_the_papers_network():
     study = Study.load("paper")
     assert (study.data, study.preset, study.width, study.epochs) == ("mnist", "paper64", 64, 25)
@@ -92,9 +136,25 @@ def test_a_profile_cannot_be_given_twice():
         ({"pruning_doses": [0.2, 0.2]}, "pruning_doses=[0.2, 0.2] names a dose twice"),
         ({"pruning_seeds": []}, "pruning_seeds=[]: list should have at least 1 item"),
         (
-            {"seeds": [-1], "background_seeds": [], "pruning_seeds": [-1]},
+            {"seeds": [-1], "background_seeds": [], "pruning_seeds": [-1], "comparison_seeds": [-1]},
             "seed=-1: input should be greater than or equal to 0",
         ),
+        ({"comparison_seeds": []}, "comparison_seeds=[]: list should have at least 1 item"),
+        ({"comparison_seeds": [1, 1]}, "comparison_seeds=[1, 1] names a seed twice"),
+        ({"comparison_seeds": [1, 5]}, "comparison_seeds=[1, 5] must be among seeds=[0, 1]"),
+        ({"comparison_epochs": 0}, "comparison_epochs=0: input should be greater than or equal to 1"),
+        ({"comparison_epochs": 4}, "comparison_epochs=4 must not exceed epochs=3"),
+        ({"comparison_models": ["dudgan", "dudgan"]}, "['dudgan', 'dudgan'] names a model twice"),
+        ({"comparison_models": ["dcgan"]}, "comparison_models=['dcgan']: dcgan is always compared"),
+        ({"comparison_models": ["dudgann"]}, "'dudgann' is unknown; did you mean 'dudgan'?"),
+        ({"comparison_models": ["diffusion_gan"]}, "did you mean 'diffusion-gan'?"),
+        ({"comparison_models": ["dudgan", "vae"]}, "'vae' is unknown; choose of dcgan, conditional-dcgan, d"),
+        ({"comparison_times": []}, "comparison_times=[]: list should have at least 1 item"),
+        ({"comparison_times": [0, 0.5, 0.5]}, "comparison_times=[0.0, 0.5, 0.5] names a time twice"),
+        ({"comparison_times": [0.5, 0]}, "comparison_times=[0.5, 0.0] must ascend within 0..1"),
+        ({"comparison_times": [-0.1, 0.5]}, "comparison_times=[-0.1, 0.5] must ascend within 0..1"),
+        ({"comparison_times": [0, 1.01]}, "comparison_times=[0.0, 1.01] must ascend within 0..1"),
+        ({"comparison_times": [float("nan")]}, "input should be a finite number"),
         ({"background_seeds": [5]}, "background_seeds=[5] must be among seeds=[0, 1]"),
         ({"width": 0}, "width=0: input should be greater than or equal to 1"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: input should be a finite number"),

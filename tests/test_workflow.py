@@ -298,7 +298,7 @@ class TestCommandLine:
             (["--profile", "smok"], "did you mean 'smoke'?"),
             (["widht=3"], "did you mean 'width'?"),
             (["width=0"], "width=0"),
-            (["epochs=3"], "pruning_epochs=16 must not exceed epochs=3"),
+            (["epochs=3"], "must not exceed epochs=3"),
             (["batch_size=8"], "no parameter 'batch_size'"),  # a study's, not this notebook's
         ],
         ids=lambda value: value[-1] if isinstance(value, list) else "",
@@ -344,12 +344,24 @@ def saved_by(notebook):
     found = []
     for cell in nbformat.read(notebook, 4).cells:
         if cell.cell_type == "code":
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in suffixes:
+            for node, variables in calls(ast.parse(cell.source), {}):
+                if getattr(node.func, "id", "") in suffixes:
                     position = {"save_figure": 2, "save_table": 1}[node.func.id]
-                    name = ast.literal_eval(node.args[position])
+                    name = eval(compile(ast.Expression(node.args[position]), notebook, "eval"), variables)
                     found += [f"figures/smoke/{name}.{suffix}" for suffix in suffixes[node.func.id]]
     return found
+
+
+def calls(node, variables):
+    """The calls below a node, each as often as loops over literals repeat it, with the loops' variables."""
+    if isinstance(node, ast.Call):
+        yield node, variables
+    rounds = [variables]
+    if isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple | ast.List):
+        rounds = [{**variables, node.target.id: value} for value in ast.literal_eval(node.iter)]
+    for values in rounds:
+        for child in ast.iter_child_nodes(node):
+            yield from calls(child, values)
 
 
 @contextmanager
@@ -386,8 +398,9 @@ class TestSnakefile:
         assert {rule: len(jobs[rule]) for rule in once} == dict.fromkeys(once, 1)
         trained = sorted(output for (output,) in jobs["train"])
         assert trained == sorted(f"runs/smoke/{config.name}.trained" for config in study.configs())
-        # a job for every arm and seed, and one for the scores of every network that they are compared with
-        scored = [config for config in study.configs() if config.padding == "zeros"] + study.arm_configs()
+        # a job for every arm, model and seed, and for the scores of every network that they are compared with
+        plain = [config for config in study.configs() if config.padding == "zeros"]
+        scored = [*plain, *study.arm_configs(), *study.model_configs()]
         assert sorted(output for (output,) in jobs["evaluate"]) == sorted(
             f"runs/smoke/{config.name}.scored" for config in scored
         )
@@ -426,6 +439,46 @@ class TestSnakefile:
         assert jobs["train"] == [[f"runs/smoke/{expected.name}.trained"]]
         assert "notebook_02_epoch_heatmaps" in jobs
 
+    def test_only_the_notebooks_of_models_need_their_scores_and_take_their_parameters(self, repository):
+        """The scores of the compared seeds alone; a model's own training is part of its scoring."""
+        study, change = Study.load("smoke", comparison_epochs=1), "comparison_epochs=1"
+        models = {f"{config.name}.scored" for config in study.model_configs()}
+        assert len(models) == len(study.comparison_models) * len(study.comparison_seeds)
+        done = snakemake(
+            repository, "--dry-run", "--forceall", "--printshellcmds", "--config", "profile=smoke", change
+        )
+        needed, told = {}, {}
+        for block in re.split(r"\n(?=(?:local)?rule )", done.stdout + done.stderr):
+            rule = re.match(r"(?:local)?rule (\w+):", block)
+            inputs = re.search(r"^    input: (.*)$", block, re.MULTILINE)
+            if rule and rule[1].startswith("notebook_"):
+                needed[rule[1]] = {
+                    Path(name).name
+                    for name in inputs[1].split(", ")
+                    if name.endswith((".scored", ".trained"))
+                }
+                told[rule[1]] = change in re.search(r"python -m gradcam_gan notebook .*", block)[0]
+            elif rule and any(mark in block for mark in models) and rule[1] == "evaluate":
+                assert inputs is None
+        for notebook in ("notebook_04_diffusion_gans", "notebook_05_explain_dudgan"):
+            dcgans = {f"{study.config(seed).name}.scored" for seed in study.comparison_seeds}
+            assert needed.pop(notebook) == models | dcgans
+            assert told.pop(notebook)
+        assert len(needed) == 3
+        assert not any(models & marks for marks in needed.values())
+        assert not any(told.values())
+
+    def test_a_changed_list_of_models_leaves_the_rest_alone(self, repository):
+        """One model more to score, here with another seed too, and the notebooks."""
+        changes = {"comparison_models": ["dudgan", "conditional-dcgan"], "comparison_seeds": [0, 1]}
+        jobs = planned(repository, *(f"{name}={json.dumps(value)}" for name, value in changes.items()))
+        new = [config for config in Study.load("smoke", **changes).model_configs() if config.seed == 1]
+        assert sorted(output for (output,) in jobs["evaluate"]) == sorted(
+            f"runs/smoke/{config.name}.scored" for config in new
+        )
+        assert "train" not in jobs
+        assert {"notebook_04_diffusion_gans", "notebook_05_explain_dudgan"} < jobs.keys()
+
     def test_a_changed_measure_trains_nothing(self, repository):
         with edited(repository / "params" / "smoke.yaml", "probe_images: 32", "probe_images: 48"):
             jobs = planned(repository)
@@ -457,7 +510,7 @@ class TestSnakefile:
             r"python -m gradcam_gan evaluate --runs-dir runs/smoke --images 64 (.*?) > \S+", text
         )
         configs = [TrainingConfig(**_assignments(shlex.split(fields))) for fields in scored]
-        expected = [study.config(0), *study.arm_configs()]
+        expected = [study.config(0), *study.arm_configs(), *study.model_configs()]
         assert sorted(config.name for config in configs) == sorted(config.name for config in expected)
         notebooks = re.findall(r"python -m gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
         assert len(notebooks) == len(list((ROOT / "notebooks").glob("*.ipynb")))
