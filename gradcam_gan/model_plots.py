@@ -9,7 +9,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
 from gradcam_gan.model_comparison import METRICS, THRESHOLDS, is_ablation
@@ -67,11 +67,12 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
             overconfidence.axhline(target, color="0.4", lw=0.8, ls=":")
         horizon.set_ylabel("horizon T")
         contrast.set_ylabel("C's loss terms (nats)")
-        contrast.set_ylim(0, 1.6 * max(contrast.get_ylim()[1], 1))
         for axes in grid[1]:
             axes.set_xlabel("epoch")
             if axes.lines:
-                axes.legend(frameon=False, fontsize=5)
+                low, high = axes.get_ylim()
+                axes.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
+                axes.legend(frameon=False, fontsize=5, loc="upper right")
     return figure
 
 
@@ -198,7 +199,8 @@ def _stretch(axes: Axes, unit: float) -> None:
     ticks = [-100 * unit, -10 * unit, -unit, 0, unit, 10 * unit, 100 * unit]
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_locator(NullLocator())
+    between = [times * unit for times in (*range(2, 10), *range(20, 100, 10))]
+    axes.xaxis.set_minor_locator(FixedLocator([-tick for tick in between] + between))
 
 
 def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
