@@ -144,7 +144,7 @@ class TestCitationAndLicence:
 def test_snakemake_knows_every_option_of_the_cluster_profiles(name):
     profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
     assert profile["executor"] == name
-    assert set(profile["set-resources"]) <= {"train", "notebook"}  # rules of the Snakefile
+    assert set(profile["set-resources"]) <= {"train", "evaluate", "notebook"}  # rules of the Snakefile
     cli = pytest.importorskip("snakemake.cli")
     options = set(cli.get_argument_parser()._option_string_actions)
     options |= {"--kubernetes-namespace"}  # the plugin's own, unknown where it is not installed
