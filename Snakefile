@@ -89,7 +89,7 @@ def needed(notebook):
         return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
     if notebook.startswith("03"):
         return [f"{run}.scored" for run in scored + arms]
-    return [f"{run}.scored" for run in [study.config(seed).name for seed in study.comparison_seeds] + models]
+    return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
 def made_by(notebook):

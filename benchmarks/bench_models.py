@@ -1,9 +1,8 @@
 """How fast each model trains, as a ratio to the DCGAN's rate measured in one run (see ``bench_training``)."""
 
-import argparse
 from statistics import median
 
-from benchmarks.bench_training import BATCH, measure
+from benchmarks.bench_training import BATCH, measure, parsed
 from gradcam_gan.config import MODELS
 from gradcam_gan.model_comparison import is_ablation
 
@@ -12,11 +11,7 @@ WIDTH = 16
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, not wall time")
-    options = parser.parse_args(arguments)
+    options = parsed(arguments, __doc__)
 
     print(f"models: one step on {BATCH} images of 64x64 at width {WIDTH}, CPU, {options.threads} threads\n")
     header = ("model", f"images/{'CPU s' if options.cpu_time else 's'}", "vs dcgan", "peak MiB")

@@ -126,13 +126,18 @@ def measure(
     return peaks, seconds
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parsed(arguments: list[str] | None, description: str | None) -> argparse.Namespace:
+    """The options of a benchmark of steps: ``threads``, ``rounds``, ``cpu_time``."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, not wall time")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    options = parsed(arguments, __doc__)
 
     precision = resolve_precision("auto", torch.device("cpu"))
     print(

@@ -7,8 +7,10 @@ images whose features C groups by class (Yeom & Lee 2023, "DuDGAN"). Without any
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,10 @@ PENALTY_INTERVAL = (
 )
 
 
-def build_networks(config: TrainingConfig, model: Model, channels: int, classes: int) -> dict[str, nn.Module]:
-    """The networks of a model that learn, freshly initialised from torch's global random state.
+def network_builders(
+    config: TrainingConfig, model: Model, channels: int, classes: int
+) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each network of a model that learns, freshly initialised from torch's global random state.
 
     Args:
         config: width, preset and padding.
@@ -40,28 +44,22 @@ def build_networks(config: TrainingConfig, model: Model, channels: int, classes:
         classes: how many; not used by an unconditional model.
     """
     told = classes if model.conditional else 0
-    networks: dict[str, nn.Module] = {
-        "discriminator": ProjectionDiscriminator(
-            config.preset,
-            width=config.width,
-            channels=channels,
-            padding=config.padding,
-            classes=told,
-            timed=model.diffusion is not None,
-            normalisation=model.normalisation,
-        ),
-        "generator": Generator(config.preset, width=config.width, channels=channels, classes=told),
+    size: dict[str, Any] = {"preset": config.preset, "width": config.width, "channels": channels}
+    judge = {**size, "padding": config.padding, "normalisation": model.normalisation}
+    timed = model.diffusion is not None
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "discriminator": partial(ProjectionDiscriminator, **judge, classes=told, timed=timed),
+        "generator": partial(Generator, **size, classes=told),
     }
     if model.classifier is not None:
-        networks["classifier"] = ContrastiveClassifier(
-            config.preset,
-            width=config.width,
-            channels=channels,
-            padding=config.padding,
-            classes=classes,
-            normalisation=model.normalisation,
-        )
-    return networks
+        builders["classifier"] = partial(ContrastiveClassifier, **judge, classes=classes)
+    return builders
+
+
+def build_networks(config: TrainingConfig, model: Model, channels: int, classes: int) -> dict[str, nn.Module]:
+    """All of them, in order. Arguments as for ``network_builders``."""
+    builders = network_builders(config, model, channels, classes)
+    return {name: build() for name, build in builders.items()}
 
 
 def stream_seed(seed: int, name: str) -> int:

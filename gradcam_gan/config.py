@@ -292,15 +292,8 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(known)}"
             sentences.append(f"{field!r} is not a field; {hint}")
         else:
-            message = (
-                problem["msg"]
-                .removeprefix("Value error, ")
-                .removeprefix("TrainingConfig: ")
-                .removeprefix("Pruning: ")
-                .removeprefix("Model: ")
-                .removeprefix("Diffusion: ")
-                .removeprefix("ClassifierOptions: ")
-            )
+            # a model within this one has put its own name in front already
+            message = re.sub(r"^(Value error, )?([A-Z]\w+: )*", "", problem["msg"])
             message = message[0].lower() + message[1:]
             value = " ".join(repr(problem["input"]).split())  # an array's repr has many lines
             sentences.append(f"{field}={value}: {message}" if field else message)

@@ -66,6 +66,21 @@ class DiffusionState(NamedTuple):
     sigma: float
 
 
+def times_and_noise(listed: Tensor, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (N,) and noise for images of that shape (N, C, H, W), as in training.
+
+    Args:
+        listed: the list that times are drawn from, int64 (64,), on any device.
+        shape: of the images.
+        generator: CPU generator.
+
+    Returns:
+        Times on the list's device, noise on the CPU.
+    """
+    chosen = torch.randint(TIMES, shape[:1], generator=generator)
+    return listed[chosen.to(listed.device)], torch.randn(shape, generator=generator)
+
+
 def horizon(options: Diffusion, progress: float) -> int:
     """T = T_min + round(p (T_max - T_min)), p being the progress, 0..1."""
     return options.shortest + round(progress * (options.longest - options.shortest))
@@ -103,10 +118,8 @@ class ForwardDiffusion(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) -> diffused ones and their times (N,), drawn from the list."""
-        chosen = torch.randint(TIMES, (len(images),), generator=self.generator)
-        noise = torch.randn(images.shape, generator=self.generator).to(images.device)
-        times = self.times[chosen.to(self.times.device)]
-        return diffuse(images, times, self.horizon, self.options.sigma, noise), times
+        times, noise = times_and_noise(self.times, images.shape, self.generator)
+        return diffuse(images, times, self.horizon, self.options.sigma, noise.to(images.device)), times
 
     def update(self, images: int, overconfidence: float) -> None:
         """Move T, and draw a new list.

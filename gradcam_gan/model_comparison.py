@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.config import TrainingConfig
-from gradcam_gan.diffusion import TIMES, diffuse
+from gradcam_gan.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.errors import InputError
 from gradcam_gan.evaluation import Reference, classes_to_draw, draw, evaluate_run
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.networks import to_model_range
+from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.runs import Run
 from gradcam_gan.study import BASELINE_MODEL, Study
 from gradcam_gan.training import train
@@ -29,14 +29,9 @@ THRESHOLDS = (50.0, 20.0, 10.0)  # of FID
 SAMPLES_LOOKED_AT = 500
 
 
-def compared_configs(study: Study) -> list[TrainingConfig]:
-    """DCGAN's trainings of the seeds that are compared, then the other models'."""
-    return [*(study.config(seed) for seed in study.comparison_seeds), *study.model_configs()]
-
-
 def compared_runs(study: Study) -> list[Run]:
     """Get or train every model of a study, DCGAN first."""
-    return [train(config, study.runs_dir) for config in compared_configs(study)]
+    return [train(config, study.runs_dir) for config in study.compared_configs()]
 
 
 def require_model(study: Study, model: str) -> None:
@@ -168,12 +163,13 @@ def diffused_batch(run: Run, images: Tensor, epoch: int, network: str = "discrim
     Returns:
         (N, C, H, W), about [-1, 1].
     """
-    state, clean = run.diffusion(epoch, network), to_model_range(images)
+    return _as_seen(run.diffusion(epoch, network), to_model_range(images))
+
+
+def _as_seen(state: DiffusionState | None, clean: Tensor) -> Tensor:
     if state is None:
         return clean
-    generator = torch.Generator().manual_seed(0)
-    times = state.times[torch.randint(TIMES, (len(images),), generator=generator)]
-    noise = torch.randn(images.shape, generator=generator)
+    times, noise = times_and_noise(state.times, clean.shape, torch.Generator().manual_seed(NOISE_SEED))
     return diffuse(clean, times, state.horizon, state.sigma, noise)
 
 
@@ -181,11 +177,12 @@ def diffused_rows(
     runs: Sequence[Run], images: Tensor, epochs: Sequence[int]
 ) -> tuple[list[Tensor], list[str]]:
     """The images, and what each run's D saw of them when some epochs ended; with labels that name epoch and T."""
-    rows, labels = [to_model_range(images)], ["the images"]
+    clean = to_model_range(images)
+    rows, labels = [clean], ["the images"]
     for run in runs:
         for epoch in epochs:
             state = run.diffusion(epoch)
-            rows.append(diffused_batch(run, images, epoch))
+            rows.append(_as_seen(state, clean))
             labels.append(f"{run.config.model_name}, epoch {epoch}, T {state.horizon if state else 0}")
     return rows, labels
 
@@ -222,14 +219,15 @@ def input_diversity(runs: Sequence[Run], images: Tensor, epochs: int) -> pd.Data
         A row per run and epoch from 1 on: ``model``, ``seed``, ``epoch``, ``horizon``, ``variance`` and ``dimensions``
         (``diversity``), each over that of the images themselves.
     """
-    clean, rows = diversity(to_model_range(images)), []
+    clean, rows = to_model_range(images), []
+    unseen = diversity(clean)
     for run in runs:
         for epoch in range(1, epochs + 1):
             state = run.diffusion(epoch)
             if state is not None:
-                seen = diversity(diffused_batch(run, images, epoch))
+                seen = diversity(_as_seen(state, clean))
                 keys = {"model": run.config.model_name, "seed": run.config.seed, "epoch": epoch}
-                ratios = {name: value / clean[name] for name, value in seen.items()}
+                ratios = {name: value / unseen[name] for name, value in seen.items()}
                 rows.append({**keys, "horizon": state.horizon, **ratios})
     return pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon", "variance", "dimensions"])
 

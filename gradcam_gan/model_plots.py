@@ -59,8 +59,8 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
             _curve(overconfidence, rows, "overconfidence", f"C{i}", model)
             _curve(horizon, rows, "discriminator_horizon", f"C{i}", f"D, {model}")
             _curve(horizon, rows, "classifier_horizon", "0.4", f"C, {model}")
-            for j, column in enumerate(("loss_contrast", "loss_classes", "generator_contrast")):
-                _curve(contrast, rows, column, f"C{j + 4}", CONTRAST_NAMES[column])
+            for j, (column, name) in enumerate(CONTRAST_NAMES.items()):
+                _curve(contrast, rows, column, f"C{j + 4}", name)
         probability.set_ylabel("D(x) − D(G(z))")
         overconfidence.set_ylabel("$r_d$, mean sign of D's\nlogit on real images")
         if target is not None:

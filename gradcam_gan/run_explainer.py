@@ -21,7 +21,7 @@ from gradcam_gan.conditional_networks import (
     ProjectionDiscriminator,
     conditions,
 )
-from gradcam_gan.diffusion import TIMES, DiffusionState, diffuse
+from gradcam_gan.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.errors import InputError
 from gradcam_gan.explain import Conditions, Evidence, Method, evidence_maps, signed_maps
 from gradcam_gan.networks import to_model_range
@@ -152,9 +152,9 @@ class RunExplainer:
         Raises:
             InputError: classes that are missing or out of range, a time that the network did not see.
         """
-        state = self._state(epoch, time)
+        state = self._state(epoch, time) if time else None
         network, told = self.explained(epoch, statistics), self._told(labels, len(images), time)
-        if time and state is not None:
+        if state is not None:
             network = Diffused(cast(DiffusedNetwork, network), state.horizon, state.sigma)
             told = {"times": torch.full((len(images),), time), "noise": _noise(images.shape), **told}
         return signed_maps(
@@ -204,12 +204,10 @@ class RunExplainer:
         told = self._told(self._reference_labels, count, name="reference_labels")
         if state is None:
             return calibrate(trained, self._reference, conditions=told)
-        generator = torch.Generator().manual_seed(NOISE_SEED)
-        told = {
-            **told,
-            "times": state.times[torch.randint(TIMES, (count,), generator=generator)],
-            "noise": torch.randn(self._reference.shape, generator=generator),
-        }
+        times, noise = times_and_noise(
+            state.times, self._reference.shape, torch.Generator().manual_seed(NOISE_SEED)
+        )
+        told = {**told, "times": times, "noise": noise}
         diffused = Diffused(cast(DiffusedNetwork, trained), state.horizon, state.sigma)
         return cast(Diffused, calibrate(diffused, self._reference, conditions=told)).network
 

@@ -14,6 +14,7 @@ import dataclasses
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_gan import storage
-from gradcam_gan.conditional_objective import build_networks
+from gradcam_gan.conditional_objective import network_builders
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.diffusion import DiffusionState, horizon
 from gradcam_gan.errors import InputError, RunError
@@ -168,18 +169,17 @@ class Run:
     def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
         self._check_epoch(epoch)
         channels, model = self.manifest["channels"], self.config.model
+        builders: dict[str, Callable[[], nn.Module]] = {
+            "discriminator": partial(build_discriminator, self.config, channels),
+            "generator": partial(build_generator, self.config, channels),
+        }
+        if model is not None:
+            builders = network_builders(self.config, model, channels, self.manifest["classes"])
+        kind = name.removesuffix("_average")
+        if kind not in builders:
+            raise InputError(f"{self.path} has no {name}: its model has {', '.join(builders)}")
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
-            if model is None:
-                build: dict[str, Callable[[TrainingConfig, int], nn.Module]] = {
-                    "discriminator": build_discriminator,
-                    "generator": build_generator,
-                }
-                networks = {kind: make(self.config, channels) for kind, make in build.items()}
-            else:
-                networks = build_networks(self.config, model, channels, self.manifest["classes"])
-        if name.removesuffix("_average") not in networks:
-            raise InputError(f"{self.path} has no {name}: its model has {', '.join(networks)}")
-        network = networks[name.removesuffix("_average")]
+            network = builders[kind]()
         network.load_state_dict(self._tensors(name, epoch))
         return network.to(device).eval()
 

@@ -188,6 +188,10 @@ class Study(ValidatedModel):
             for seed in self.comparison_seeds
         ]
 
+    def compared_configs(self) -> list[TrainingConfig]:
+        """DCGAN's trainings of the seeds that are compared, then the other models'."""
+        return [*(self.config(seed) for seed in self.comparison_seeds), *self.model_configs()]
+
     @property
     def comparison_rows(self) -> list[int]:
         """The epochs of Figure 1 that the compared models reach, and their last."""

@@ -21,7 +21,6 @@ from gradcam_gan.model_comparison import (
     SAMPLES_LOOKED_AT,
     ablation_pairs,
     compare_models,
-    compared_configs,
     compared_runs,
     describe_images_needed,
     describe_inputs,
@@ -148,7 +147,7 @@ def scores(runs, reference):
 
 class TestRuns:
     def test_dcgan_comes_first_with_the_seeds_that_are_compared_alone(self, study):
-        configs = compared_configs(study)
+        configs = study.compared_configs()
         assert [(config.model_name, config.seed, config.epochs) for config in configs] == [
             ("dcgan", 1, 3), *((name, 1, 2) for name in NAMES[1:])
         ]  # fmt: skip
@@ -156,12 +155,12 @@ class TestRuns:
 
     def test_every_seed_of_a_model_follows_the_other(self, study):
         again = Study(**study.model_dump() | {"comparison_seeds": [1, 0]})
-        found = [(config.model_name, config.seed) for config in compared_configs(again)]
+        found = [(config.model_name, config.seed) for config in again.compared_configs()]
         assert found == list(product(NAMES, [1, 0]))
 
     def test_all_of_them_are_trained_into_the_studys_folder(self, runs, study):
         assert [run.path for run in runs] == [
-            study.runs_dir / config.name for config in compared_configs(study)
+            study.runs_dir / config.name for config in study.compared_configs()
         ]
         assert [run.epochs[-1] for run in runs] == [3, 2, 2, 2]
         assert not (study.runs_dir / study.config(0).name).exists()
