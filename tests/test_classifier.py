@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from helpers import refused
 from safetensors.torch import save
 from torch import nn
 
@@ -22,7 +23,6 @@ from gradcam_gan.classifier import (
     train_classifier,
 )
 from gradcam_gan.data import ImageSet, load_images
-from gradcam_gan.errors import InputError
 from gradcam_gan.networks import to_model_range
 
 
@@ -63,15 +63,6 @@ def called(function, *arguments):
 def same_weights(one, other):
     ours, theirs = one.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def refusal(function, *arguments, **options):
-    """The message of the InputError, which must be one line."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def no_training(*arguments, **options):
@@ -172,18 +163,18 @@ class TestFiles:
         path, other = tmp_path / "digits.safetensors", copy.deepcopy(packaged)
         other.mean += 1
         save_classifier(other, path)
-        message = refusal(load_classifier, path)
+        message = refused(load_classifier, path)
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         for part in (str(path), found, DIGIT_CLASSIFIER_SHA256):
             assert part in message
         assert same_weights(load_classifier(path, found), other)
-        assert found in refusal(load_classifier, path, "0" * 64)
+        assert found in refused(load_classifier, path, "0" * 64)
 
     def test_the_packaged_file_is_checked(self, tmp_path):
         damaged = bytearray(DIGIT_CLASSIFIER.read_bytes())
         damaged[-1] ^= 1  # one bit of the last weight
         (tmp_path / "digits.safetensors").write_bytes(damaged)
-        assert "SHA-256" in refusal(load_classifier, tmp_path / "digits.safetensors")
+        assert "SHA-256" in refused(load_classifier, tmp_path / "digits.safetensors")
 
     @pytest.mark.parametrize(
         "content",
@@ -200,15 +191,15 @@ class TestFiles:
     def test_what_holds_no_classifier_is_refused(self, tmp_path, content):
         path = tmp_path / "c.safetensors"
         path.write_bytes(content)
-        message = refusal(load_classifier, path, None)
+        message = refused(load_classifier, path, None)
         assert str(path) in message
         assert "delete it to train it again" in message
 
     def test_a_path_that_cannot_be_read_is_named(self, tmp_path):
-        message = refusal(load_classifier, tmp_path / "absent.safetensors")
+        message = refused(load_classifier, tmp_path / "absent.safetensors")
         assert str(tmp_path / "absent.safetensors") in message
         assert "No such file" in message
-        assert str(tmp_path) in refusal(load_classifier, tmp_path)
+        assert str(tmp_path) in refused(load_classifier, tmp_path)
 
 
 class TestTraining:
@@ -302,7 +293,7 @@ class TestClassifierFor:
         classifier_for("folder:halves", halves(24), tmp_path)
         (path,) = tmp_path.glob("*.safetensors")
         path.write_bytes(path.read_bytes()[:2000])
-        assert str(path) in refusal(classifier_for, "folder:halves", halves(24), tmp_path)
+        assert str(path) in refused(classifier_for, "folder:halves", halves(24), tmp_path)
         path.unlink()
         classifier_for("folder:halves", halves(24), tmp_path)
 

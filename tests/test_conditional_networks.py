@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import randomised, refused
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import nn
@@ -25,25 +26,11 @@ from gradcam_gan.conditional_networks import (
 from gradcam_gan.conditional_objective import build_networks
 from gradcam_gan.config import Diffusion, Model, TrainingConfig
 from gradcam_gan.data import ImageSet, load_images
-from gradcam_gan.errors import InputError
 from gradcam_gan.evaluation import Reference, classes_to_draw, draw, evaluate
 from gradcam_gan.explain import explain, signed_maps
 from gradcam_gan.networks import Discriminator, Generator, to_model_range
 
 SIZE = {"paper64": 64, "paper28": 28}
-
-
-def randomised(network, seed=0):
-    """Random weights of trained size and random BatchNorm statistics, so that no layer is near trivial."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in network.named_parameters():
-        scale = 1.0 if parameter.ndim == 1 or "_embedding" in name else parameter[0].numel() ** -0.5
-        parameter.data = torch.randn(parameter.shape, generator=generator) * scale
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator))
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.2)
-    return network.eval()
 
 
 def random_images(count, size=28, seed=0):
@@ -62,15 +49,6 @@ def fresh(seed=0, **options):
 
 LABELS, TIMES = torch.tensor([3, 0, 9, 3, 7]), torch.tensor([0, 1, 10, 100, 1000])
 TOLD = {"labels": LABELS, "times": TIMES}
-
-
-def refused(call, *arguments, **named):
-    """The message of the InputError that this call causes; it must be one line without a cause above it."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **named)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    return str(caught.value)
 
 
 # --- the discriminator

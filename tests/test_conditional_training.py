@@ -2,9 +2,11 @@ import copy
 import json
 import random
 
+import helpers
 import pandas as pd
 import pytest
 import torch
+from helpers import refused
 from PIL import Image
 from torch.nn import functional as F
 
@@ -39,17 +41,7 @@ every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 
 
 def tiny(**changes):
-    fields = {
-        "preset": "paper28",
-        "width": 2,
-        "epochs": 2,
-        "train_images": 128,
-        "batch_size": 32,
-        "precision": "float32",
-        "device": "cpu",
-        "threads": 1,
-    }
-    return TrainingConfig(**fields | changes)
+    return helpers.tiny(**{"train_images": 128, **changes})
 
 
 def make(model, *, precision="float32", total_images=1000, **options):
@@ -104,15 +96,6 @@ def snapshot(objective):
 def assert_same(one, other):
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
-
-
-def refused(call, *arguments, **named):
-    """The message of the InputError that this call causes; it must be one line without a cause above it."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **named)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    return str(caught.value)
 
 
 # --- who learns in which step

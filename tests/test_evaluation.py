@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import scipy.linalg
 import torch
+from helpers import refused
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -115,15 +116,6 @@ class Says(nn.Module):
     def forward(self, latents):
         self.given += len(latents)
         return self.images[self.given - len(latents) : self.given].clone()
-
-
-def refusal(function, *arguments, error=InputError, **options):
-    """The message of the error, which must be one line."""
-    with pytest.raises(error) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def not_again(*arguments, **options):
@@ -393,9 +385,9 @@ class TestSamples:
 
     def test_both_sides_need_20_images(self, few, small, classifier):
         part = few._replace(images=few.images[:19], labels=few.labels[:19])
-        assert "reference has 19 images; scores need 20" in refusal(Reference, part, classifier)
-        assert "samples has 19 images; scores need 20" in refusal(evaluate, part.images, small)
-        assert "samples has 19 images" in refusal(evaluate, Generator(width=2), small, count=19)
+        assert "reference has 19 images; scores need 20" in refused(Reference, part, classifier)
+        assert "samples has 19 images; scores need 20" in refused(evaluate, part.images, small)
+        assert "samples has 19 images" in refused(evaluate, Generator(width=2), small, count=19)
         assert evaluate(few.images[:20], small)["n"] == 20
         smallest = Reference(few._replace(images=few.images[:20], labels=few.labels[:20]), classifier)
         assert evaluate(few.images, smallest)["n_reference"] == 20
@@ -403,10 +395,10 @@ class TestSamples:
     def test_what_is_no_batch_of_images_is_refused(self, few, small, classifier):
         broken = to_model_range(few.images)
         broken[3, 0, 5, 5] = math.nan
-        assert "samples has values from nan" in refusal(evaluate, broken, small)
-        assert "samples has values from 0 to 255" in refusal(evaluate, few.images.float(), small)
-        assert "samples has shape" in refusal(evaluate, few.images[0], small)
-        assert "reference has shape" in refusal(Reference, few._replace(images=few.images[:, 0]), classifier)
+        assert "samples has values from nan" in refused(evaluate, broken, small)
+        assert "samples has values from 0 to 255" in refused(evaluate, few.images.float(), small)
+        assert "samples has shape" in refused(evaluate, few.images[0], small)
+        assert "reference has shape" in refused(Reference, few._replace(images=few.images[:, 0]), classifier)
 
 
 class TestDraw:
@@ -445,7 +437,7 @@ class TestDraw:
         images = torch.zeros(130, 1, 8, 8)
         images[place, 0, 3, 3] = value
         generator = Says(images).train()
-        assert "the generator's output has values from" in refusal(draw, generator, 130)
+        assert "the generator's output has values from" in refused(draw, generator, 130)
         assert generator.training
 
 
@@ -495,7 +487,7 @@ class TestCache:
         Reference(few, classifier, cache=tmp_path)
         (path,) = tmp_path.iterdir()
         path.write_bytes(path.read_bytes()[:-1] if content is None else content)
-        assert str(path) in refusal(Reference, few, classifier, cache=tmp_path, error=RunError)
+        assert str(path) in refused(Reference, few, classifier, cache=tmp_path, error=RunError)
         path.unlink()
         Reference(few, classifier, cache=tmp_path)
 
@@ -562,13 +554,13 @@ class TestEvaluateRun:
 
     def test_an_interrupted_call_goes_on_where_it_stopped(self, run, small, monkeypatch):
         counted(monkeypatch, last=2)
-        assert refusal(evaluate_run, run, small, count=20) == "stopped"
+        assert refused(evaluate_run, run, small, count=20) == "stopped"
         calls = counted(monkeypatch)
         assert evaluate_run(run, small, count=20)["epoch"].tolist() == [0, 1, 2, 3]
         assert len(calls) == 2
 
     def test_an_epoch_that_is_not_saved_is_refused(self, run, small):
-        assert "no epoch 7; it has 0 to 3" in refusal(evaluate_run, run, small, epochs=[7], count=20)
+        assert "no epoch 7; it has 0 to 3" in refused(evaluate_run, run, small, epochs=[7], count=20)
 
 
 class TestReferenceFor:

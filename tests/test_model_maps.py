@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import randomised, refused
 from pytorch_grad_cam import GradCAM, HiResCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from scipy import stats
@@ -24,7 +25,7 @@ from gradcam_gan.batchnorm import batch_statistics, calibrate
 from gradcam_gan.config import ClassifierOptions, Diffusion, Model, TrainingConfig
 from gradcam_gan.data import load_images
 from gradcam_gan.epochs import heatmap_table, measure_epochs
-from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.errors import RunError
 from gradcam_gan.evaluation import LATENT_SEED
 from gradcam_gan.explain import explain, signed_maps
 from gradcam_gan.measures import COLUMNS, measures
@@ -85,14 +86,7 @@ def runs(tmp_path_factory):
 
 def randomise(run, kind, epoch):
     """Weights of trained size in the run's files: after twelve steps such small networks all but ignore the image."""
-    network, generator = getattr(run, kind)(epoch), torch.Generator().manual_seed(epoch)
-    for name, parameter in network.named_parameters():
-        scale = 1.0 if parameter.ndim == 1 or "_embedding" in name else parameter[0].numel() ** -0.5
-        parameter.data = torch.randn(parameter.shape, generator=generator) * scale
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=generator))
-            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.2)
+    network = randomised(getattr(run, kind)(epoch), epoch)
     folder = run.path / f"checkpoints/epoch-{epoch:04d}"
     storage.write_tensors(folder / f"{kind}.safetensors", network.state_dict())
 
@@ -141,15 +135,6 @@ def classifier(explainers):
 def closed_figures():
     yield
     plt.close("all")
-
-
-def refused(call, *arguments, **named):
-    """The message of the InputError that this call causes; it must be one line without a cause above it."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **named)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    return str(caught.value)
 
 
 # --- the same explanations, made past RunExplainer and Diffused

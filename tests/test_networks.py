@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
+from helpers import refused
 from torch import nn
 
 from gradcam_gan import networks
-from gradcam_gan.errors import InputError
 from gradcam_gan.networks import Discriminator, Generator, StandardDiscriminator, to_model_range
 
 CONV, UP, NORM = nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d
@@ -33,13 +33,6 @@ def feature_sizes(network, value):
 
 def parameter_shapes(network):
     return [tuple(parameter.shape) for parameter in network.parameters()]
-
-
-def error_line(call, *arguments, **keywords):
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # --- the paper's layer lists, section 3
@@ -249,7 +242,7 @@ def test_paddings_differ_in_nothing_but_the_padding(padding):
     ],
 )
 def test_images_of_another_shape_are_refused_with_both_shapes(network, shape):
-    message = error_line(network, torch.zeros(shape))
+    message = refused(network, torch.zeros(shape))
     size = network.image_size
     assert f"(N, 1, {size}, {size})" in message
     assert str(shape) in message
@@ -257,13 +250,13 @@ def test_images_of_another_shape_are_refused_with_both_shapes(network, shape):
 
 @pytest.mark.parametrize("network", [Discriminator, StandardDiscriminator, Generator])
 def test_a_width_or_channel_count_below_one_is_refused(network):
-    assert "width=0" in error_line(network, width=0)
-    assert "width=-3" in error_line(network, width=-3)
-    assert "channels=0" in error_line(network, channels=0)
+    assert "width=0" in refused(network, width=0)
+    assert "width=-3" in refused(network, width=-3)
+    assert "channels=0" in refused(network, channels=0)
 
 
 def test_an_unknown_preset_or_padding_is_refused_with_the_known_ones():
     for network in (Discriminator, Generator):
-        assert "choose one of paper64, paper28" in error_line(network, "paper32")
+        assert "choose one of paper64, paper28" in refused(network, "paper32")
     for network in (Discriminator, StandardDiscriminator):
-        assert "choose zeros, background or replicate" in error_line(network, padding="reflect")
+        assert "choose zeros, background or replicate" in refused(network, padding="reflect")

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import refused
 
 from gradcam_gan import training
 from gradcam_gan.classifier import load_classifier
 from gradcam_gan.config import TrainingConfig
 from gradcam_gan.data import data_hash
-from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.errors import RunError
 from gradcam_gan.networks import to_model_range
 from gradcam_gan.objective import DCGANObjective
 from gradcam_gan.pruning import SELECTION, Selection, coverage_scores, prune, select
@@ -126,15 +127,6 @@ def contents(folder):
 
 def without_times(history):
     return history.drop(columns=TIMES)
-
-
-def one_line(error, call, *arguments):
-    """The message of the error that a call must raise: one line, no cause above it."""
-    with pytest.raises(error) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    return str(caught.value)
 
 
 # --- paired with the baseline
@@ -279,7 +271,7 @@ def test_a_complete_arm_is_loaded_without_its_baseline_or_selection(tmp_path, mo
 def test_an_arm_that_leaves_less_than_a_batch_is_refused_before_it_is_begun(tmp_path, fields, said):
     config = tiny(fields)
     for _ in range(2):  # the second time from the stored selection
-        message = one_line(InputError, train, config, tmp_path)
+        message = refused(train, config, tmp_path)
         assert said in message
         assert (
             "of 128 training images, fewer than batch_size=32; choose a higher tau or cut, or a smaller share"
@@ -287,7 +279,7 @@ def test_an_arm_that_leaves_less_than_a_batch_is_refused_before_it_is_begun(tmp_
         )
         path = tmp_path / config.name
         assert {file.name for file in path.iterdir()} <= {SELECTION, ".lock"}
-        assert "holds no training run" in one_line(RunError, load_run, path)
+        assert "holds no training run" in refused(load_run, path, error=RunError)
     assert load_run(tmp_path / config.baseline.name).manifest["status"] == "complete"
 
 
@@ -403,13 +395,13 @@ class TestSelection:
         path = tmp_path / config.name / SELECTION
         Selection(np.ones(IMAGES, dtype=bool), np.zeros(IMAGES), EPOCHS).save(path.parent)
         path.write_bytes(path.read_bytes()[:-1])
-        assert f"{path} cannot be read" in one_line(RunError, call, config, tmp_path)
+        assert f"{path} cannot be read" in refused(call, config, tmp_path, error=RunError)
 
     def test_of_another_number_of_images_is_refused_with_both_numbers(self, tmp_path):
         config = tiny(ARMS["dose 30 %"])
         (tmp_path / config.name).mkdir()
         Selection(np.ones(100, dtype=bool), np.zeros(100), EPOCHS).save(tmp_path / config.name)
-        message = one_line(InputError, train, config, tmp_path)
+        message = refused(train, config, tmp_path)
         assert "(100,)" in message
         assert "128 training images" in message
 
@@ -447,7 +439,7 @@ class TestSelection:
         assert found.keep.tolist() == expected.keep.tolist()
 
     def test_without_pruning_there_is_none(self, tmp_path):
-        message = one_line(InputError, selection, tiny(), tmp_path)
+        message = refused(selection, tiny(), tmp_path)
         assert "no pruning" in message
         assert "pruning={'arm': 'rule70'}" in message
         assert not list(tmp_path.iterdir())
@@ -460,6 +452,6 @@ class TestSelection:
 
 
 def test_an_arm_with_more_images_asked_for_than_there_are_is_refused_before_anything_is_made(tmp_path):
-    message = one_line(InputError, train, tiny(ARMS["rule70"], train_images=4001), tmp_path)
+    message = refused(train, tiny(ARMS["rule70"], train_images=4001), tmp_path)
     assert "train_images=4001, but mnist-5k has 4000 training images" in message
     assert not list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from gradcam_gan.batchnorm import batch_statistics, calibrate
 from gradcam_gan.classifier import load_classifier
 from gradcam_gan.config import Pruning, TrainingConfig
 from gradcam_gan.data import ImageSet, load_images
-from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.errors import RunError
 from gradcam_gan.explain import explain, logits
 from gradcam_gan.measures import coverage, measures
 from gradcam_gan.networks import to_model_range
@@ -47,15 +48,6 @@ VARIED = {"baseline_epochs": 3, "epoch": 1, "evidence": "real", "tau": 0.5, "cut
 
 def rule(**changes):
     return Pruning(**{"arm": "rule70", **VARIED, **changes})
-
-
-def one_line(call, *arguments, **options):
-    """The message of the InputError that a call must raise: one line, no cause above it."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    assert caught.value.__cause__ is None
-    return str(caught.value)
 
 
 def important_share(heatmap, normalisation, tau):
@@ -188,11 +180,11 @@ class TestCoverage:
 
     @pytest.mark.parametrize("tau", [0, -0.5, 1.5, 70, math.nan, math.inf])
     def test_refuses_a_tau_that_is_no_share(self, tau):
-        assert f"tau={tau} must be above 0 and at most 1" in one_line(coverage, torch.rand(2, 4, 4), tau=tau)
+        assert f"tau={tau} must be above 0 and at most 1" in refused(coverage, torch.rand(2, 4, 4), tau=tau)
 
     @pytest.mark.parametrize("normalisation", ["minmax", "mean", 0, -1.0, math.inf, math.nan, True])
     def test_refuses_a_normalisation_that_is_none(self, normalisation):
-        message = one_line(coverage, torch.rand(2, 4, 4), normalisation=normalisation)
+        message = refused(coverage, torch.rand(2, 4, 4), normalisation=normalisation)
         assert f"normalisation={normalisation!r} must be 'max', 'min-max' or a positive number" in message
 
     @pytest.mark.parametrize(
@@ -201,13 +193,13 @@ class TestCoverage:
         ids=["four axes", "integers", "numpy"],
     )
     def test_refuses_what_is_no_map(self, maps):
-        assert "maps must" in one_line(coverage, maps)
+        assert "maps must" in refused(coverage, maps)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_refuses_values_that_are_not_finite(self, value):
         maps = torch.rand(2, 4, 4)
         maps[1, 2, 3] = value
-        assert "maps hold NaN or infinite values" in one_line(coverage, maps)
+        assert "maps hold NaN or infinite values" in refused(coverage, maps)
 
 
 class TestCoverageScores:
@@ -585,7 +577,7 @@ class TestPrune:
 
     @pytest.mark.parametrize("length", [0, 1, 5, 7])
     def test_refuses_a_list_of_another_length_with_both_numbers(self, length):
-        message = one_line(prune, self.images, np.ones(length, dtype=bool))
+        message = refused(prune, self.images, np.ones(length, dtype=bool))
         assert f"({length},)" in message
         assert "each of the 6 training images" in message
 
@@ -601,7 +593,7 @@ class TestPrune:
         ids=["indices", "bytes", "floats", "a column", "one value"],
     )
     def test_refuses_what_is_no_keep_list(self, keep, kind):
-        message = one_line(prune, self.images, keep)
+        message = refused(prune, self.images, keep)
         assert kind in message
         assert "must be bool, one value for each of the 6" in message
 
@@ -753,24 +745,24 @@ class TestPruningConfig:
     @pytest.mark.parametrize(("fields", "said"), BAD, ids=[str(fields) for fields, _ in BAD])
     def test_bad_input_is_one_clear_line_here_and_within_a_training(self, fields, said):
         fields = {"arm": "rule70", **fields}
-        message = one_line(Pruning, **fields)
+        message = refused(Pruning, **fields)
         assert message.startswith("Pruning: ")
         assert said in message
-        nested = one_line(TrainingConfig, pruning=fields)
+        nested = refused(TrainingConfig, pruning=fields)
         assert nested.startswith("TrainingConfig: pruning=")
         assert said in nested
         assert "pruning: " not in nested.lower()  # no class names within the sentence
 
     def test_an_arm_must_be_named(self):
-        assert "arm=" in one_line(Pruning)
-        assert "field required" in one_line(Pruning, cut=0.5)
+        assert "arm=" in refused(Pruning)
+        assert "field required" in refused(Pruning, cut=0.5)
 
     @pytest.mark.parametrize("pruning", ["rule70", 5, ["rule70"], True])
     def test_a_training_takes_no_arm_that_is_not_a_pruning(self, pruning):
-        assert f"pruning={pruning!r}" in one_line(TrainingConfig, pruning=pruning)
+        assert f"pruning={pruning!r}" in refused(TrainingConfig, pruning=pruning)
 
     def test_all_problems_are_reported_at_once(self):
-        message = one_line(Pruning, arm="rule70", cut=0, tau=2, shar=0.1)
+        message = refused(Pruning, arm="rule70", cut=0, tau=2, shar=0.1)
         assert all(part in message for part in ("cut=0", "tau=2", "did you mean 'share'?"))
 
     @pytest.mark.parametrize(
@@ -879,5 +871,5 @@ class TestNamesAndBaseline:
     def test_changed_validates(self):
         config = TrainingConfig(pruning={"arm": "rule70"})
         assert config.changed(seed=3).pruning == config.pruning
-        assert "tau=0" in one_line(config.changed, pruning={"arm": "rule70", "tau": 0})
-        assert "did you mean 'pruning'?" in one_line(config.changed, prunning=None)
+        assert "tau=0" in refused(config.changed, pruning={"arm": "rule70", "tau": 0})
+        assert "did you mean 'pruning'?" in refused(config.changed, prunning=None)

@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from helpers import tiny
 from PIL import Image
 
 from gradcam_gan import storage, training
-from gradcam_gan.config import TrainingConfig
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.objective import DCGANObjective
 from gradcam_gan.runs import load_run
@@ -27,20 +27,6 @@ from gradcam_gan.training import fixed_latents, train, training_images
 
 TIMES = ["seconds", "images_per_second"]
 posix = pytest.mark.skipif(os.name != "posix", reason="forks, kills and limits as POSIX knows them")
-
-
-def tiny(**changes):
-    fields = {
-        "preset": "paper28",
-        "width": 2,
-        "epochs": 2,
-        "train_images": 64,
-        "batch_size": 32,
-        "precision": "float32",
-        "device": "cpu",
-        "threads": 1,
-    }
-    return TrainingConfig(**fields | changes)
 
 
 def contents(path):
