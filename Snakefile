@@ -7,9 +7,9 @@ import json
 
 import yaml
 
-from gradcam_gan import paths
+from gradcam_gan.studies import paths
 from gradcam_gan.errors import GradcamGanError
-from gradcam_gan.study import Study
+from gradcam_gan.studies.profile import Study
 
 # what each notebook makes
 FIGURES = {
@@ -65,9 +65,9 @@ except GradcamGanError as error:
     raise SystemExit(f"error: {error}")
 runs = [run.name for run in study.configs()]
 scored = [run.name for run in study.configs() if run.padding == "zeros"]
-arms = [run.name for run in study.arm_configs()]
+baselines = {arm.name: arm.baseline.name for arm in study.arms()}
 models = [run.name for run in study.model_configs()]
-configs = {run.name: run for run in [*study.configs(), *study.arm_configs(), *study.model_configs()]}
+configs = {run.name: run for run in [*study.configs(), *study.model_configs()]}
 
 
 def fields(wildcards):
@@ -88,7 +88,7 @@ def needed(notebook):
     if notebook.startswith("02"):
         return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
     if notebook.startswith("03"):
-        return [f"{run}.scored" for run in scored + arms]
+        return [f"{run}.scored" for run in [*scored, *baselines]]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
@@ -124,10 +124,12 @@ rule train:
 
 
 rule evaluate:
-    # an arm of the pruning experiment is trained here, from its baseline's scores; so is a model
+    # a model is trained here
+    wildcard_constraints:
+        run="|".join(configs),
     input:
         lambda wildcards: (
-            [] if wildcards.run in models else f"runs/{study.profile}/{configs[wildcards.run].baseline.name}.trained"
+            [] if wildcards.run in models else f"runs/{study.profile}/{wildcards.run}.trained"
         ),
     output:
         touch(f"runs/{study.profile}/{{run}}.scored"),
@@ -146,6 +148,28 @@ rule evaluate:
         " {params.fields:q} > {log} 2>&1"
 
 
+rule prune:
+    # an arm of the pruning experiment is trained and scored here
+    wildcard_constraints:
+        arm="|".join(baselines) or "none",
+    input:
+        lambda wildcards: f"runs/{study.profile}/{baselines[wildcards.arm]}.trained",
+    output:
+        touch(f"runs/{study.profile}/{{arm}}.scored"),
+    params:
+        profile=study.profile,
+        changes=[f"{name}={json.dumps(value)}" for name, value in changes.items()],
+    log:
+        f"runs/{study.profile}/logs/{{arm}}.scores.log",
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan prune --profile {params.profile} {wildcards.arm} {params.changes:q}"
+        " > {log} 2>&1"
+
+
 for _notebook in FIGURES:
 
     rule:
@@ -153,7 +177,7 @@ for _notebook in FIGURES:
             f"notebook_{_notebook}"
         input:
             notebook=f"notebooks/{_notebook}.ipynb",
-            package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/*.py")),
+            package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/**/*.py")),
             runs=[f"runs/{study.profile}/{mark}" for mark in needed(_notebook)],
         output:
             # update: a notebook that fails leaves the figures of the last good run

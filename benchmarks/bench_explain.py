@@ -16,8 +16,8 @@ from statistics import median
 import torch
 
 import gradcam_gan.torchvision_compat  # noqa: F401  (before pytorch-grad-cam)
-from gradcam_gan.explain import Precision, explain
-from gradcam_gan.networks import Discriminator
+from gradcam_gan.explaining.cam import Precision, explain
+from gradcam_gan.models.dcgan import Discriminator
 
 WIDTH = 64
 BATCHES = (64, 1024)

@@ -3,8 +3,8 @@
 from statistics import median
 
 from benchmarks.bench_training import BATCH, measure, parsed
-from gradcam_gan.config import MODELS
-from gradcam_gan.model_comparison import is_ablation
+from gradcam_gan.models.options import MODELS
+from gradcam_gan.studies.model_comparison import is_ablation
 
 WIDTH = 16
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradcam_gan.conditional_objective import ConditionalObjective
-from gradcam_gan.config import MODELS, TrainingConfig
-from gradcam_gan.devices import resolve_precision
-from gradcam_gan.networks import LATENT_SIZE, Discriminator, Generator
-from gradcam_gan.objective import DCGANObjective
+from gradcam_gan.models.dcgan import LATENT_SIZE, Discriminator, Generator
+from gradcam_gan.models.options import MODELS
+from gradcam_gan.training.conditional_objective import ConditionalObjective
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.devices import resolve_precision
+from gradcam_gan.training.objective import DCGANObjective
 
 BATCH = 64
 STEPS = {64: 2, 16: 8}  # width -> steps a round

@@ -1,4 +1,4 @@
-"""Trains the classifier that the package ships, gradcam_gan/digit_classifier.safetensors: about ten minutes.
+"""Trains the classifier that the package ships, gradcam_gan/scoring/digit_classifier.safetensors: about ten minutes.
 
     python data/train_digit_classifier.py [folder that holds MNIST/]
 
@@ -12,8 +12,8 @@ import sys
 
 import torch
 
-from gradcam_gan.classifier import DIGIT_CLASSIFIER, accuracy, save_classifier, train_classifier
 from gradcam_gan.data import ImageSet, load_images
+from gradcam_gan.scoring.evaluator import DIGIT_CLASSIFIER, accuracy, save_classifier, train_classifier
 
 PACKAGED = 500  # of each class: see build_mnist_5k.py
 

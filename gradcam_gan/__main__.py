@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from gradcam_gan.config import TrainingConfig
 from gradcam_gan.errors import GradcamGanError, InputError
-from gradcam_gan.study import Study
+from gradcam_gan.studies.profile import Study
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.validation import choose
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     evaluate.add_argument("--images", type=int, default=1000, help="of each generator; default: 1000")
 
+    prune = commands.add_parser("prune", help="get or train one arm of the pruning experiment, and score it")
+    prune.add_argument("arm", help="its name, as the workflow calls it")
+    prune.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
+    prune.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
+
     notebook = commands.add_parser("notebook", help="execute one notebook with a profile's parameters")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
@@ -42,18 +48,20 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         if options.command == "train":
-            from gradcam_gan.training import train as get_or_train
+            from gradcam_gan.training.loop import train as get_or_train
 
             run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
             print(run.path)  # noqa: T201 - the command's result
         elif options.command == "evaluate":
             print(_evaluate(TrainingConfig(**_assignments(options.fields)), options.runs_dir, options.images))  # noqa: T201
+        elif options.command == "prune":
+            print(_prune(Study.load(options.profile, **_assignments(options.parameters)), options.arm))  # noqa: T201
         elif options.command == "publish":
-            from gradcam_gan.workflow import publish as keep_results
+            from gradcam_gan.studies.notebooks import publish as keep_results
 
             keep_results(Study.load(options.profile))
         else:
-            from gradcam_gan.workflow import run_notebook
+            from gradcam_gan.studies.notebooks import run_notebook
 
             changes = _assignments(options.parameters)
             study = Study.load(options.profile, **changes)
@@ -65,16 +73,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(config: TrainingConfig, runs_dir: Path, images: int) -> str:
-    """Score every epoch of a run, or both matchings of an arm of the pruning experiment; the scores as a table."""
-    from gradcam_gan.arms import evaluate_arm
-    from gradcam_gan.devices import resolve_device
-    from gradcam_gan.evaluation import evaluate_run, reference_for
-    from gradcam_gan.training import train
+    """Score every epoch of a run; the scores as a table."""
+    from gradcam_gan.scoring.scores import evaluate_run, reference_for
+    from gradcam_gan.training.devices import resolve_device
+    from gradcam_gan.training.loop import train
 
     reference = reference_for(config, runs_dir, resolve_device(config.device))
-    if config.pruning is None:
-        return evaluate_run(train(config, runs_dir), reference, count=images).to_string(index=False)
-    return evaluate_arm(config, runs_dir, reference, images).to_string(index=False)
+    return evaluate_run(train(config, runs_dir), reference, count=images).to_string(index=False)
+
+
+def _prune(study: Study, name: str) -> str:
+    """Score both matchings of an arm of the pruning experiment; the scores as a table."""
+    from gradcam_gan.scoring.scores import reference_for
+    from gradcam_gan.studies.prune_70 import evaluate_arm
+    from gradcam_gan.training.devices import resolve_device
+
+    arms = {arm.name: arm for arm in study.arms()}
+    choose("arm", name, arms)
+    device = resolve_device(study.device)
+    reference = reference_for(arms[name].training, study.runs_dir, device)
+    return evaluate_arm(arms[name], study.runs_dir, reference, study.generated_images).to_string(index=False)
 
 
 def _assignments(texts: list[str]) -> dict[str, Any]:

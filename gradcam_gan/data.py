@@ -1,6 +1,6 @@
 """Images as one uint8 tensor: the packaged MNIST digits, full MNIST, Fashion-MNIST, or a folder of your own.
 
-Pixel values are 0 (black; the background of MNIST) to 255; ``networks.to_model_range`` maps them to [-1, 1].
+Pixel values are 0 (black; the background of MNIST) to 255; ``to_model_range`` maps them to [-1, 1].
 Digits are enlarged bilinearly. At sizes such as 32, 56, 64 and 128 the weights are exact binary fractions, so
 the rounded pixels do not depend on the machine.
 """
@@ -48,6 +48,7 @@ _REACH_SECONDS = 3.0  # how long to look for the network before saying that ther
 _STALL_SECONDS = 30.0  # how long a running download may stand still
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _GREY_MODES = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"}  # Pillow's names
+RANGE_TOLERANCE = 1e-3  # interpolating images in [-1, 1] may leave the range by rounding
 _HELD_OUT_SHARE = 0.2
 _SPLIT_SEED = 0
 
@@ -109,6 +110,44 @@ def data_hash(image_set: ImageSet) -> str:
         digest.update(f"{little_endian.dtype.str}{array.shape}".encode())
         digest.update(little_endian.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def to_model_range(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) in 0..255 -> float32 in [-1, 1], the range of G's output."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Refuse what is no batch of images, before any work.
+
+    Args:
+        images: to be (N, C, H, W) with N > 0, uint8, or floating point in [-1, 1].
+        name: what the caller calls them.
+
+    Raises:
+        InputError: another type, dtype, shape or value range, or NaN.
+    """
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"{name} is a {type(images).__name__}; give a tensor (N, C, H, W), as from torch.from_numpy"
+        )
+    if images.ndim != 4 or images.numel() == 0:
+        raise InputError(
+            f"{name} has shape {tuple(images.shape)}; give at least one image, as (N, C, H, W): "
+            "a single image needs images[None]"
+        )
+    if images.dtype == torch.uint8:
+        return
+    if not images.is_floating_point():
+        raise InputError(
+            f"{name} has dtype {images.dtype}; give uint8 in 0..255 or floating point in [-1, 1]"
+        )
+    low, high = torch.stack(images.detach().aminmax()).tolist()
+    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # also NaN
+        raise InputError(
+            f"{name} has values from {low:g} to {high:g}; floating point must be finite and in [-1, 1] "
+            "(uint8 in 0..255 is scaled for you)"
+        )
 
 
 def _check_options(name: str, size: int, split: str) -> None:

@@ -1,31 +1,34 @@
 """One trained run, ready to explain: its networks at every epoch, under every kind of BatchNorm statistics.
 
 An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the
-statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Variant`` names one
+statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Reading`` names one
 combination.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Literal, cast, get_args
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from gradcam_gan.batchnorm import batch_statistics, calibrate
-from gradcam_gan.conditional_networks import (
+from gradcam_gan.data import to_model_range
+from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
+from gradcam_gan.explaining.cam import Conditions, Evidence, Method, evidence_maps, signed_maps
+from gradcam_gan.explaining.measures import measures
+from gradcam_gan.models.conditional import (
     ClassLogit,
     ContrastiveClassifier,
     Diffused,
     ProjectionDiscriminator,
     conditions,
 )
-from gradcam_gan.diffusion import DiffusionState, diffuse, times_and_noise
-from gradcam_gan.errors import InputError
-from gradcam_gan.explain import Conditions, Evidence, Method, evidence_maps, signed_maps
-from gradcam_gan.networks import to_model_range
-from gradcam_gan.runs import Run
+from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
+from gradcam_gan.training.runs import Run
 
 Statistics = Literal["reference", "running", "batch"]
 Network = Literal["discriminator", "classifier"]
@@ -36,7 +39,7 @@ NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
-class Variant:
+class Reading:
     """One way to explain a discriminator: the paper's unstated choices, stated.
 
     Attributes:
@@ -58,7 +61,71 @@ class Variant:
 METHODS: tuple[Method, ...] = ("gradcam", "hirescam")
 STATISTICS: tuple[Statistics, ...] = ("running", "reference")
 EVIDENCES: tuple[Evidence, ...] = ("real", "fake")
-VARIANTS = tuple(Variant(*choice) for choice in product(METHODS, STATISTICS, EVIDENCES))
+ALL_READINGS = tuple(Reading(*choice) for choice in product(METHODS, STATISTICS, EVIDENCES))
+
+
+@dataclass(frozen=True)
+class ExplainedRun:
+    """What one run's network makes of the same images at several epochs, computed once for every reading.
+
+    Panels, tables and measures are taken from it; nothing is explained twice.
+
+    Attributes:
+        run: the training run.
+        images: uint8 (N, C, H, W), undiffused.
+        epochs: E of the run's epochs.
+        signed: signed maps (N, h, w) in units of the logit, on the CPU, by (epoch, statistics, method).
+        logits: (N,), on the CPU, by (epoch, statistics).
+    """
+
+    run: Run
+    images: Tensor
+    epochs: Sequence[int]
+    signed: Mapping[tuple[int, Statistics, Method], Tensor]
+    logits: Mapping[tuple[int, Statistics], Tensor]
+
+    def maps(self, reading: Reading, *, upsample: bool = True) -> Tensor:
+        """Unnormalised maps of one reading: (E, N, H, W), or the layer's own (E, N, h, w) without upsampling."""
+        size = self.images.shape[2:] if upsample else None
+        maps = (self.signed[epoch, reading.statistics, reading.method] for epoch in self.epochs)
+        return torch.stack([evidence_maps(signed, reading.evidence, size) for signed in maps])
+
+    def measures(self, readings: Sequence[Reading]) -> pd.DataFrame:
+        """Where each map puts its weight: a row per epoch, reading and image.
+
+        Columns: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``, ``evidence``, ``image`` (index),
+        ``logit`` and those of ``measures``.
+        """
+        config, tables = self.run.config, []
+        order = list(dict.fromkeys(reading.statistics for reading in readings))
+        for epoch in self.epochs:
+            for reading in sorted(readings, key=lambda reading: order.index(reading.statistics)):
+                signed = self.signed[epoch, reading.statistics, reading.method]
+                maps = evidence_maps(signed, reading.evidence, self.images.shape[2:])
+                keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(reading)}
+                logits = self.logits[epoch, reading.statistics].numpy()
+                tables.append(
+                    measures(maps, self.images).assign(**keys, image=np.arange(len(maps)), logit=logits)
+                )
+        table = pd.concat(tables, ignore_index=True)
+        first = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image", "logit"]
+        return table[[*first, *(column for column in table if column not in first)]]
+
+    def table(self, readings: Sequence[Reading]) -> pd.DataFrame:
+        """The numbers behind a grid of heatmaps: ``measures``, and every map at the layer's own resolution.
+
+        The map's values stand in columns ``map_<row>_<column>``, in units of the logit.
+        """
+        maps = torch.stack([self.maps(reading, upsample=False) for reading in readings])
+        height, width = maps.shape[-2:]
+        keys = pd.MultiIndex.from_product(
+            [map(str, readings), self.epochs, range(len(self.images))], names=["variant", "epoch", "image"]
+        )
+        names = [f"map_{row}_{column}" for row in range(height) for column in range(width)]
+        values = pd.DataFrame(maps.reshape(-1, height * width).numpy(), keys, names)
+        table = self.measures(readings)
+        said = [str(Reading(*row)) for row in table[["method", "statistics", "evidence"]].to_numpy()]
+        return table.assign(variant=said).merge(values.reset_index(), on=["variant", "epoch", "image"])
 
 
 class RunExplainer:
@@ -161,11 +228,44 @@ class RunExplainer:
             network, images.to(self.device), methods, layer=layer, batch_size=BATCH, conditions=told
         )
 
+    def explain(
+        self,
+        images: Tensor,
+        epochs: Sequence[int] | None = None,
+        *,
+        statistics: Sequence[Statistics] = STATISTICS,
+        methods: Sequence[Method] = METHODS,
+        layer: str = "block3",
+        labels: Tensor | None = None,
+        time: int = 0,
+    ) -> ExplainedRun:
+        """Explain the same images at several epochs, every reading in one pass an epoch and kind of statistics.
+
+        Args:
+            images: uint8 (N, C, H, W), undiffused.
+            epochs: which, by default all that are saved, the untrained epoch 0 among them.
+            statistics: of BatchNorm.
+            methods: which.
+            layer: which.
+            labels: as for ``signed``.
+            time: as for ``signed``.
+
+        Raises:
+            InputError: as ``signed``.
+        """
+        epochs = self.run.epochs if epochs is None else list(epochs)
+        signed, logits = {}, {}
+        for epoch, kind in product(epochs, statistics):
+            maps, scores = self.signed(images, epoch, kind, methods, layer, labels=labels, time=time)
+            signed.update({(epoch, kind, method): maps[method].cpu() for method in methods})
+            logits[epoch, kind] = scores.cpu()
+        return ExplainedRun(self.run, images.cpu(), epochs, signed, logits)
+
     def maps(
         self,
         images: Tensor,
         epochs: Sequence[int],
-        variant: Variant,
+        variant: Reading,
         *,
         upsample: bool = True,
         labels: Tensor | None = None,

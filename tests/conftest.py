@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from gradcam_gan.config import TrainingConfig
 from gradcam_gan.data import load_images
-from gradcam_gan.run_explainer import VARIANTS, RunExplainer
-from gradcam_gan.training import train
+from gradcam_gan.run_explainer import ALL_READINGS, RunExplainer
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.loop import train
 
 mpl.use("Agg")
 torch.set_num_threads(1)  # tests run side by side, a core each
@@ -46,7 +46,9 @@ def explainer(tiny_run, digits):
 def make_table():
     """A function that builds a table such as ``measure_epochs`` gives, with the focus lifts one wants."""
 
-    def make(lift, *, seeds=range(3), epochs=range(26), images=range(4), variants=VARIANTS, padding="zeros"):
+    def make(
+        lift, *, seeds=range(3), epochs=range(26), images=range(4), variants=ALL_READINGS, padding="zeros"
+    ):
         """``lift(seed, epoch, image, variant)`` gives the focus lift; None makes the map zero everywhere."""
         rows = []
         for seed, epoch, variant, image in product(seeds, epochs, variants, images):

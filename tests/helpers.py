@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradcam_gan.config import TrainingConfig
 from gradcam_gan.errors import InputError
+from gradcam_gan.training.config import TrainingConfig
 
 
 def refused(call, *arguments, error=InputError, **named):

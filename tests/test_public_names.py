@@ -2,8 +2,8 @@ import subprocess
 import sys
 
 import gradcam_gan
-import gradcam_gan.explain
-import gradcam_gan.measures
+import gradcam_gan.explaining.cam
+import gradcam_gan.explaining.measures
 
 
 def test_every_public_name_is_importable():
@@ -15,8 +15,8 @@ def test_every_public_name_is_importable():
 
 
 def test_functions_are_not_shadowed_by_the_modules_they_live_in():
-    assert callable(gradcam_gan.explain)
-    assert callable(gradcam_gan.measures)
+    assert callable(gradcam_gan.explaining.cam)
+    assert callable(gradcam_gan.explaining.measures)
 
 
 def test_a_configuration_needs_no_torch():

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradcam_gan import paths
-from gradcam_gan.workflow import CLAIMS_END, CLAIMS_START, claims_markdown
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.notebooks import CLAIMS_END, CLAIMS_START, claims_markdown
 
 README = paths.README.read_text()
 

@@ -3,9 +3,9 @@ from itertools import product
 import pytest
 import torch
 
-from gradcam_gan.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explain import explain
-from gradcam_gan.run_explainer import VARIANTS, RunExplainer, Variant
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
+from gradcam_gan.explaining.cam import explain
+from gradcam_gan.run_explainer import ALL_READINGS, Reading, RunExplainer
 
 REFERENCE = slice(500, 532)
 
@@ -21,7 +21,7 @@ def expected_discriminator(run, digits, epoch, statistics):
 @pytest.mark.parametrize("upsample", [True, False])
 @pytest.mark.parametrize(
     "variant",
-    [*VARIANTS, Variant("gradcam", "batch", "real"), Variant("hirescam", "batch", "signed")],
+    [*ALL_READINGS, Reading("gradcam", "batch", "real"), Reading("hirescam", "batch", "signed")],
     ids=str,
 )
 def test_maps_equal_explain_on_the_same_discriminator(tiny_run, explainer, digits, variant, upsample):
@@ -37,16 +37,16 @@ def test_maps_equal_explain_on_the_same_discriminator(tiny_run, explainer, digit
 
 def test_every_variant_gives_other_maps(explainer, digits):
     """Or the comparison above could not tell two variants apart."""
-    maps = [explainer.maps(digits[:5], [3], variant) for variant in VARIANTS]
+    maps = [explainer.maps(digits[:5], [3], variant) for variant in ALL_READINGS]
     for (i, one), (j, other) in product(enumerate(maps), repeat=2):
-        assert (i == j) == torch.equal(one, other), (VARIANTS[i], VARIANTS[j])
+        assert (i == j) == torch.equal(one, other), (ALL_READINGS[i], ALL_READINGS[j])
 
 
 def test_maps_come_in_the_order_of_the_epochs_asked_for(explainer, digits):
-    maps = explainer.maps(digits[:3], [3, 0, 2], Variant())
+    maps = explainer.maps(digits[:3], [3, 0, 2], Reading())
     assert maps.shape == (3, 3, 64, 64)
     for found, epoch in zip(maps, [3, 0, 2], strict=True):
-        assert torch.equal(found, explainer.maps(digits[:3], [epoch], Variant())[0])
+        assert torch.equal(found, explainer.maps(digits[:3], [epoch], Reading())[0])
     assert not torch.equal(maps[0], maps[1])
 
 
@@ -67,7 +67,7 @@ def test_each_discriminator_is_loaded_once(tiny_run, digits, monkeypatch):
 
     monkeypatch.setattr(type(tiny_run), "discriminator", counted)
     explainer = RunExplainer(tiny_run, digits[REFERENCE])
-    for variant in VARIANTS * 2:
+    for variant in ALL_READINGS * 2:
         explainer.maps(digits[:2], [1, 2], variant)
     assert sorted(loaded) == [1, 1, 2, 2]  # once under running, once under reference statistics
     assert explainer.explained(1, "running") is explainer.explained(1, "running")
@@ -78,7 +78,7 @@ def test_explaining_changes_neither_the_networks_nor_the_files(tiny_run, digits)
     files = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
     explainer = RunExplainer(tiny_run, digits[REFERENCE])
     for statistics in ("reference", "batch", "running"):
-        explainer.maps(digits[:3], [3], Variant("hirescam", statistics, "fake"))
+        explainer.maps(digits[:3], [3], Reading("hirescam", statistics, "fake"))
     used, fresh = explainer.explained(3, "running"), tiny_run.discriminator(3)
     assert not used.training
     assert all(parameter.grad is None for parameter in used.parameters())
@@ -90,12 +90,12 @@ def test_explaining_changes_neither_the_networks_nor_the_files(tiny_run, digits)
 
 def test_images_may_be_many_more_than_a_batch(explainer, digits):
     """Batches are put together in order, none twice."""
-    maps = explainer.maps(digits[:150], [3], Variant(), upsample=False)[0]
-    alone = explainer.maps(digits[149:150], [3], Variant(), upsample=False)[0]
+    maps = explainer.maps(digits[:150], [3], Reading(), upsample=False)[0]
+    alone = explainer.maps(digits[149:150], [3], Reading(), upsample=False)[0]
     assert maps.shape == (150, 8, 8)
     torch.testing.assert_close(maps[149:], alone)
 
 
 def test_a_variant_reads_as_words():
-    assert str(Variant("hirescam", "running", "fake")) == "HiResCAM, running, fake"
-    assert len(set(map(str, VARIANTS))) == len(VARIANTS) == 8
+    assert str(Reading("hirescam", "running", "fake")) == "HiResCAM, running, fake"
+    assert len(set(map(str, ALL_READINGS))) == len(ALL_READINGS) == 8

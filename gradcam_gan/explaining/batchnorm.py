@@ -1,0 +1,168 @@
+"""Which statistics a discriminator's BatchNorm layers use, which decides much of what it sees.
+
+- running: as after training. D sees separate batches of real and fake images, so the running mean of both may
+  fit neither, and D may sit near chance.
+- batch: of the batch it is given, as in training; then every logit and map depends on the other images.
+- reference: recomputed once on a fixed set of real images: one deterministic D, each image on its own.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and synchronised
+
+from gradcam_gan.data import check_images
+from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.cam import Conditions, evaluating, logits, model_batches, with_fast_layout
+
+
+def calibrate(
+    discriminator: nn.Module,
+    reference_images: Tensor,
+    *,
+    batch_size: int = 256,
+    conditions: Conditions | None = None,
+) -> nn.Module:
+    """A copy in eval mode whose BatchNorm running statistics are those of a reference set.
+
+    Mean and (unbiased) variance are averaged over batches of equal size, give or take one image, so that no
+    short last batch gets undue weight and the order of batches does not matter. While they are taken, each
+    layer normalises with the statistics of the batch, as in training.
+
+    Args:
+        discriminator: left as it is. Without BatchNorm the copy is a plain one.
+        reference_images: (N, C, H, W) with N > 1, uint8 or floating point in [-1, 1].
+        batch_size: the most images in a batch; larger comes closer to the statistics of the whole set.
+        conditions: of the reference images, as for ``explain``.
+
+    Returns:
+        The copy; layers without running statistics (``track_running_stats=False``) have them too.
+
+    Raises:
+        InputError: fewer than two images, images that cannot be used, or batch_size below 2.
+    """
+    check_images(reference_images, "reference_images")
+    if len(reference_images) < 2 or batch_size < 2:
+        raise InputError(
+            f"reference_images has {len(reference_images)} images and batch_size={batch_size}; "
+            "a variance needs 2 or more of both"
+        )
+    calibrated = _copy(discriminator)
+    layers = [module for module in calibrated.modules() if isinstance(module, BatchNorm)]
+    device = next(calibrated.parameters(), torch.empty(0)).device
+
+    def run(layout: torch.memory_format) -> None:
+        for layer in layers:
+            _track_cumulative(layer, device)
+        for batch, told in model_batches(calibrated, reference_images, batch_size, layout, conditions):
+            logits(calibrated, batch, told)
+
+    if layers:
+        momenta = [layer.momentum for layer in layers]
+        with torch.no_grad():
+            with_fast_layout(run)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.training = False
+    return calibrated
+
+
+def batch_statistics(discriminator: nn.Module) -> nn.Module:
+    """A copy in eval mode whose BatchNorm layers use the statistics of the batch they are given.
+
+    Its logits and maps depend on the batch: explain real and fake images apart, in batches as in training.
+    """
+    copied = _copy(discriminator)
+    for module in copied.modules():
+        if isinstance(module, BatchNorm):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return copied
+
+
+def real_fake_accuracy(
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    *,
+    reference: Tensor,
+    batch_size: int = 256,
+    conditions: Mapping[str, Conditions] | None = None,
+) -> dict[str, float]:
+    """Balanced accuracy of a discriminator (logit above 0 means real) with each kind of BatchNorm statistics.
+
+    An explanation of a D that is at chance (0.5) explains nothing. Runs under the caller's autocast, if any.
+
+    Args:
+        discriminator: left as it is.
+        real: real images (N, C, H, W), uint8 or floating point in [-1, 1].
+        fake: generated images, likewise; another number of them is fine.
+        reference: real images to calibrate on (``calibrate``), better not those in ``real``.
+        batch_size: the most images in a batch, also of those whose statistics ``batch`` uses.
+        conditions: as for ``explain``, of ``real``, ``fake`` and ``reference`` under these names.
+
+    Returns:
+        Accuracy in 0..1 under ``running``, ``batch`` (real and fake in separate batches) and ``reference``.
+
+    Raises:
+        InputError: images that cannot be used, or batch_size below 2.
+    """
+    check_images(real, "real")
+    check_images(fake, "fake")
+    told = conditions or {}
+    modes = {
+        "reference": calibrate(
+            discriminator, reference, batch_size=batch_size, conditions=told.get("reference")
+        ),
+        "running": discriminator,
+        "batch": batch_statistics(discriminator),
+    }
+    accuracy = {
+        mode: (
+            _share_called_real(model, real, batch_size, told.get("real"))
+            + 1
+            - _share_called_real(model, fake, batch_size, told.get("fake"))
+        )
+        / 2
+        for mode, model in modes.items()
+    }
+    return {mode: float(accuracy[mode]) for mode in ("running", "batch", "reference")}
+
+
+def _share_called_real(
+    discriminator: nn.Module, images: Tensor, batch_size: int, conditions: Conditions | None
+) -> Tensor:
+    """Share of images whose logit is above 0, a scalar on the discriminator's device."""
+
+    def run(layout: torch.memory_format) -> Tensor:
+        batches = model_batches(discriminator, images, batch_size, layout, conditions)
+        return torch.cat([logits(discriminator, batch, told) for batch, told in batches])
+
+    with torch.no_grad(), evaluating(discriminator):
+        return (with_fast_layout(run) > 0).float().mean()
+
+
+def _copy(discriminator: nn.Module) -> nn.Module:
+    """A deep copy in eval mode."""
+    # Old-style spectral and weight norm keep a computed weight, which deepcopy refuses as part of a graph.
+    computed = {
+        id(value): value.detach().clone()
+        for module in discriminator.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(discriminator, computed).eval()
+
+
+def _track_cumulative(layer: BatchNorm, device: torch.device) -> None:
+    """Set a layer to take the plain average of the statistics of all batches from now on."""
+    if layer.running_mean is None:
+        layer.track_running_stats = True
+        layer.running_mean = torch.zeros(layer.num_features, device=device)
+        layer.running_var = torch.ones(layer.num_features, device=device)
+        layer.num_batches_tracked = torch.tensor(0, device=device)
+    layer.reset_running_stats()
+    layer.momentum = None
+    layer.training = True

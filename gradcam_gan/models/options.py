@@ -1,0 +1,109 @@
+"""What a GAN is made of, as validated options; no torch here, so that a configuration is read in no time."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gradcam_gan.validation import ValidatedModel
+
+Preset = Literal["paper64", "paper28"]
+Padding = Literal["zeros", "background", "replicate"]
+PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
+
+
+class Diffusion(ValidatedModel):
+    """How a network's input is diffused, and how the horizon T moves (Wang et al. 2023; Yeom & Lee 2023).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    shortest: int = Field(default=10, ge=0, description="T at the start")
+    longest: int = Field(default=500, ge=0, le=10_000, description="T at most; 0 diffuses nothing")
+    sigma: float = Field(default=0.05, ge=0, description="of the noise, in pixels of [-1, 1]")
+    prior: Literal["uniform", "priority"] = Field(
+        default="priority", description="of t: equal, or proportional to t"
+    )
+    target: float | None = Field(
+        default=0.6,
+        ge=-1,
+        le=1,
+        description="T grows while D's mean sign on real images is above it; None: it always grows",
+    )
+    rise: float = Field(
+        default=0.25, gt=0, description="share of the training's images that takes T from end to end"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest={self.shortest} must not exceed longest={self.longest}")
+        return self
+
+
+class ClassifierOptions(ValidatedModel):
+    """DuDGAN's classifier C and its part in the losses (Yeom & Lee 2023).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    diffusion: Diffusion = Diffusion(longest=300, target=None, rise=1.0)
+    supervised_contrast: float = Field(
+        default=0.95, ge=0, le=1, description="its share of C's loss; the rest is classes'"
+    )
+    share_in_generator: float = Field(
+        default=0.05, ge=0, le=1, description="of the contrastive loss in G's loss"
+    )
+    temperature: float = Field(default=0.07, gt=0)
+    learning_rate_ratio: float = Field(
+        default=1.25, gt=0, description="of its learning rate to G's and D's: 2.5e-4 beside DCGAN's 2e-4"
+    )
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
+class Model(ValidatedModel):
+    """What the follow-up's models add to the DCGAN: classes, a diffusion of D's input, a classifier.
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    conditional: bool = Field(default=True, description="G and D are told the class")
+    normalisation: Literal["batch", "group"] = Field(default="batch", description="in D and C")
+    diffusion: Diffusion | None = Field(default=None, description="of D's input")
+    classifier: ClassifierOptions | None = None
+    gradient_penalty: float = Field(
+        default=0.0, ge=0, description="gamma of R1 on real images, every 16 iterations"
+    )
+    averaging: float = Field(default=0.0, ge=0, lt=1, description="decay of G's moving average; 0: none")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.classifier is not None and not self.conditional:
+            raise ValueError(
+                "a classifier needs conditional=true: its loss is about the class that G was told"
+            )
+        return self
+
+
+# DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
+_DUDGAN: dict[str, Any] = {
+    "diffusion": Diffusion(longest=1000),
+    "classifier": ClassifierOptions(),
+    "gradient_penalty": 0.01,
+    "averaging": 0.99,
+}
+# the models that are compared, and DuDGAN without one of its parts; G hears of C by the contrast alone, so without
+# it there is no C
+MODELS: dict[str, Model | None] = {
+    "dcgan": None,
+    "conditional-dcgan": Model(),
+    "diffusion-gan": Model(diffusion=Diffusion()),
+    "dudgan": Model(**_DUDGAN),
+    "dudgan-no-contrast": Model(**{**_DUDGAN, "classifier": None}),
+    "dudgan-no-classifier-diffusion": Model(
+        **{**_DUDGAN, "classifier": ClassifierOptions(diffusion=Diffusion(shortest=0, longest=0))}
+    ),
+    "dudgan-no-discriminator-diffusion": Model(**{**_DUDGAN, "diffusion": None}),
+}

@@ -1,0 +1,207 @@
+"""A training run on disk: its folder, its checkpoints, and how to read them back.
+
+    runs_dir/<config.name>/
+        config.json               the configuration
+        manifest.json             status, versions, device, precision, threads, data hash, wall time
+        history.csv               one row an epoch
+        checkpoints/epoch-0007/   discriminator.safetensors, generator.safetensors, epoch.json
+                                  and, in the newest two, training_state.safetensors
+
+Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors, the rest is JSON and CSV.
+"""
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.models.diffusion import DiffusionState, horizon
+from gradcam_gan.training import files
+from gradcam_gan.training.conditional_objective import network_builders
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.objective import build_discriminator, build_generator
+
+TRAINING_STATE = "training_state.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """All that is saved after one epoch.
+
+    Attributes:
+        epoch: epochs completed; 0 is the untrained state.
+        row: that epoch's row of the history.
+        networks: state dict by network name.
+        training_state: optimiser tensors and random states by name.
+    """
+
+    epoch: int
+    row: dict[str, float]
+    networks: Mapping[str, Mapping[str, Tensor]]
+    training_state: Mapping[str, Tensor]
+
+
+class CheckpointFolder:
+    """The ``checkpoints`` folder of a run. Each checkpoint is there as a whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The folder of that epoch."""
+        return self.path / f"epoch-{epoch:04d}"
+
+    def epochs(self) -> list[int]:
+        """The saved epochs, ascending."""
+        names = (entry.name for entry in self.path.glob("epoch-*"))
+        return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"epoch-(\d+)", name)))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one checkpoint; afterwards only the newest two keep their training state."""
+        with files.atomic_directory(self.epoch_path(checkpoint.epoch)) as folder:
+            for name, tensors in checkpoint.networks.items():
+                files.write_tensors(folder / f"{name}.safetensors", tensors)
+            files.write_tensors(folder / TRAINING_STATE, checkpoint.training_state)
+            files.write_json(folder / "epoch.json", {"epoch": checkpoint.epoch, "row": checkpoint.row})
+        for epoch in self.epochs():
+            if epoch < checkpoint.epoch - 1:
+                (self.epoch_path(epoch) / TRAINING_STATE).unlink(missing_ok=True)
+
+    def load(self, epoch: int, networks: list[str]) -> Checkpoint:
+        """Read one checkpoint to the CPU.
+
+        Raises:
+            RunError: a file of it is missing or damaged.
+        """
+        folder = self.epoch_path(epoch)
+        return Checkpoint(
+            epoch,
+            files.read_json(folder / "epoch.json")["row"],
+            {name: files.read_tensors(folder / f"{name}.safetensors") for name in networks},
+            files.read_tensors(folder / TRAINING_STATE),
+        )
+
+    def rows(self) -> list[dict[str, float]]:
+        """The history's rows of all saved epochs, ascending, without epoch 0."""
+        return [
+            files.read_json(self.epoch_path(epoch) / "epoch.json")["row"] for epoch in self.epochs() if epoch
+        ]
+
+    def delete(self, epoch: int) -> None:
+        """Remove one checkpoint."""
+        shutil.rmtree(self.epoch_path(epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run on disk.
+
+    Attributes:
+        path: its folder.
+        config: what was trained.
+        history: one row an epoch. ``epoch``, ``iterations`` and ``images`` (seen so far); the epoch's mean
+            ``loss_discriminator``, ``loss_generator``, ``d_real`` = D(x) and ``d_fake`` = D(G(z)) (0..1);
+            D's balanced ``accuracy_*`` on held-out real and generated images with ``running``, ``batch`` and
+            ``reference`` BatchNorm statistics (0..1); ``seconds`` and ``images_per_second``.
+        manifest: versions, device, precision, threads, data hash, wall time.
+    """
+
+    path: Path
+    config: TrainingConfig
+    history: pd.DataFrame
+    manifest: dict[str, Any]
+
+    @property
+    def epochs(self) -> list[int]:
+        """The epochs that can be loaded, ascending; 0 is the untrained state."""
+        return CheckpointFolder(self.path / "checkpoints").epochs()
+
+    def discriminator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
+        """D after that many epochs, in eval mode.
+
+        Raises:
+            InputError: that epoch is not saved.
+            RunError: its file is damaged.
+        """
+        return self._network("discriminator", epoch, device)
+
+    def classifier(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
+        """DuDGAN's classifier after that many epochs, in eval mode. Errors as for ``discriminator``."""
+        return self._network("classifier", epoch, device)
+
+    def diffusion(self, epoch: int, network: str = "discriminator") -> DiffusionState | None:
+        """The diffusion in front of D (or of the ``classifier``) after that many epochs; None without one.
+
+        Errors as for ``discriminator``.
+        """
+        self._check_epoch(epoch)
+        model = self.config.model
+        options = None if model is None else model.diffusion
+        if network == "classifier":
+            options = model.classifier.diffusion if model and model.classifier else None
+        if options is None:
+            return None
+        state = self._tensors(f"{network}_diffusion", epoch)
+        return DiffusionState(horizon(options, float(state["progress"])), state["times"], options.sigma)
+
+    def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
+        """G after that many epochs, in eval mode: its moving average where the model keeps one.
+
+        Errors as for ``discriminator``.
+        """
+        averaged = self.config.model is not None and self.config.model.averaging > 0
+        return self._network("generator_average" if averaged else "generator", epoch, device)
+
+    def _check_epoch(self, epoch: int) -> None:
+        if epoch not in self.epochs:
+            raise InputError(f"{self.path} has no epoch {epoch}; it has {_ranges(self.epochs)}")
+
+    def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
+        self._check_epoch(epoch)
+        channels, model = self.manifest["channels"], self.config.model
+        builders: dict[str, Callable[[], nn.Module]] = {
+            "discriminator": partial(build_discriminator, self.config, channels),
+            "generator": partial(build_generator, self.config, channels),
+        }
+        if model is not None:
+            builders = network_builders(self.config, model, channels, self.manifest["classes"])
+        kind = name.removesuffix("_average")
+        if kind not in builders:
+            raise InputError(f"{self.path} has no {name}: its model has {', '.join(builders)}")
+        with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
+            network = builders[kind]()
+        network.load_state_dict(self._tensors(name, epoch))
+        return network.to(device).eval()
+
+    def _tensors(self, name: str, epoch: int) -> dict[str, Tensor]:
+        folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
+        try:
+            return files.read_tensors(folder / f"{name}.safetensors")
+        except RunError as error:
+            raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
+
+
+def _ranges(epochs: list[int]) -> str:
+    return f"{epochs[0]} to {epochs[-1]}" if epochs else "none yet"
+
+
+def load_run(path: Path | str) -> Run:
+    """Read a run, complete or not.
+
+    Raises:
+        RunError: the folder holds no run, or one of its files is damaged.
+    """
+    path = Path(path)
+    if not (path / "manifest.json").is_file():
+        raise RunError(f"{path} holds no training run (no manifest.json); train(config, runs_dir) makes one")
+    config = TrainingConfig(**files.read_json(path / "config.json"))
+    rows = CheckpointFolder(path / "checkpoints").rows()
+    return Run(path, config, pd.DataFrame(rows), files.read_json(path / "manifest.json"))

@@ -1,0 +1,187 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from gradcam_gan.data import to_model_range
+from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, real_fake_accuracy
+from gradcam_gan.explaining.cam import explain
+from gradcam_gan.models.dcgan import Discriminator
+
+
+def discriminator(seed=0):
+    torch.manual_seed(seed)
+    return Discriminator("paper28", width=2).train()
+
+
+def uint8_images(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
+
+
+def statistics(model):
+    return {name: buffer for name, buffer in model.named_buffers() if "running" in name}
+
+
+def assert_unchanged(model, before):
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in model.state_dict().items())
+    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_one_batch_gives_the_statistics_of_the_set():
+    model, images = discriminator(), uint8_images(12)
+    calibrated = calibrate(model, images)
+    features = model.layers[:3](to_model_range(images)).detach()
+    torch.testing.assert_close(calibrated.layers[3].running_mean, features.mean((0, 2, 3)))
+    torch.testing.assert_close(calibrated.layers[3].running_var, features.var((0, 2, 3)))
+    # the second layer sees what the first normalised
+    features = copy.deepcopy(model).layers[:6](to_model_range(images)).detach()
+    torch.testing.assert_close(calibrated.layers[6].running_mean, features.mean((0, 2, 3)))
+
+
+def test_every_image_weighs_the_same_and_order_does_not_matter():
+    model, images = discriminator(), uint8_images(24)
+    images[-8:] //= 8  # an odd last third, which a short last batch would overweight
+    first = model.layers[:3](to_model_range(images)).detach()
+    for batch_size in (8, 11, 12, 23):  # 3x8, 3x8, 2x12, 2x12
+        calibrated = calibrate(model, images, batch_size=batch_size)
+        torch.testing.assert_close(calibrated.layers[3].running_mean, first.mean((0, 2, 3)))
+    forth, back = (
+        calibrate(model, part, batch_size=8)
+        for part in (images, images.view(3, 8, 1, 28, 28).flip(0).view_as(images))
+    )
+    for name, value in statistics(forth).items():
+        torch.testing.assert_close(value, statistics(back)[name])
+
+
+def test_calibration_forgets_what_was_there_and_is_deterministic():
+    model, images = discriminator(), uint8_images(10)
+    spoiled = copy.deepcopy(model)
+    for name, buffer in statistics(spoiled).items():
+        buffer.fill_(7.0 if "mean" in name else 9.0)
+    for layer in (spoiled.layers[3], spoiled.layers[6]):
+        layer.num_batches_tracked.fill_(5)
+    expected = statistics(calibrate(model, images, batch_size=5))
+    for other in (spoiled, model):
+        found = statistics(calibrate(other, images, batch_size=5))
+        assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_the_copy_is_in_eval_mode_with_its_momentum_and_the_original_untouched():
+    model = discriminator()
+    model.layers[3].momentum = 0.3
+    before = copy.deepcopy(model)
+    calibrated = calibrate(model, uint8_images(10), batch_size=4)
+    assert not any(module.training for module in calibrated.modules())
+    assert (calibrated.layers[3].momentum, calibrated.layers[6].momentum) == (0.3, 0.1)
+    assert not torch.equal(calibrated.layers[3].running_var, model.layers[3].running_var)
+    assert all(torch.equal(p, q) for p, q in zip(calibrated.parameters(), model.parameters(), strict=True))
+    assert_unchanged(model, before)
+    explain(calibrated, uint8_images(3))
+
+
+def test_only_batchnorm_trains_during_calibration():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(1352, 1)
+    )
+    images = uint8_images(6)
+    expected = model[0](to_model_range(images)).detach().mean((0, 2, 3))
+    torch.testing.assert_close(calibrate(model, images)[2].running_mean, expected)
+
+
+def test_a_layer_without_running_statistics_gets_them():
+    model, images = discriminator(), uint8_images(10)
+    expected = statistics(calibrate(model, images, batch_size=5))
+    found = statistics(calibrate(batch_statistics(model), images, batch_size=5))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_models_without_batchnorm_and_with_old_spectral_norm():
+    model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(1, 1, 28)), nn.Flatten(0)).train()
+    model(torch.zeros(2, 1, 28, 28))  # leaves a computed weight, which deepcopy alone refuses
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for copied in (calibrate(model, uint8_images(4)), batch_statistics(model)):
+        assert copied is not model
+        assert all(torch.equal(value, before[name]) for name, value in copied.state_dict().items())
+        assert not copied.training
+    assert model.training
+
+
+def test_batch_statistics_are_those_of_the_batch():
+    model, images = discriminator(), to_model_range(uint8_images(8))
+    before = copy.deepcopy(model)
+    by_batch = batch_statistics(model)
+    assert_unchanged(model, before)
+    assert not by_batch.training
+    assert all(
+        module.running_mean is None for module in by_batch.modules() if isinstance(module, nn.BatchNorm2d)
+    )
+    torch.testing.assert_close(by_batch(images), copy.deepcopy(model).train()(images))
+    assert not torch.allclose(by_batch(images)[:4], by_batch(images[:4]))
+
+
+def planted():
+    """A D with a brightness logit whose running statistics put every image on the same side of 0."""
+    model = nn.Sequential(nn.AvgPool2d(28), nn.BatchNorm2d(1), nn.Flatten(0))
+    model[1].running_mean.fill_(-5.0)
+    real, fake = torch.full((6, 1, 28, 28), 0.5), torch.full((4, 1, 28, 28), -0.5)
+    return model, real, fake
+
+
+def test_accuracy_in_each_mode():
+    model, real, fake = planted()
+    before = copy.deepcopy(model)
+    # running: all "real"; reference (mean 0): all right; batch: logits exactly 0 = "fake"
+    accuracy = real_fake_accuracy(model, real, fake, reference=torch.cat([real[:4], fake]))
+    assert accuracy == {"running": 0.5, "batch": 0.5, "reference": 1.0}
+    assert list(accuracy) == ["running", "batch", "reference"]
+    assert_unchanged(model, before)
+
+
+def test_a_logit_of_exactly_0_means_fake():
+    model = nn.Sequential(nn.AvgPool2d(28), nn.Flatten(0))
+    zeros, bright = torch.zeros(3, 1, 28, 28), torch.ones(3, 1, 28, 28)
+    assert real_fake_accuracy(model, bright, zeros, reference=bright)["running"] == 1.0
+    assert real_fake_accuracy(model, zeros, zeros, reference=bright)["running"] == 0.5
+    assert real_fake_accuracy(model, zeros, -bright, reference=bright)["running"] == 0.5
+
+
+def test_accuracy_equals_its_definition_whatever_the_input_form():
+    model, images = discriminator(3), uint8_images(30, seed=3)
+    model.layers[0].weight.data *= 50
+    real, fake, reference = images[:9], images[9:20] // 2, images[20:]
+    expected = {}
+    for mode, evaluated in {
+        "running": copy.deepcopy(model).eval(),
+        "batch": batch_statistics(model),
+        "reference": calibrate(model, reference),
+    }.items():
+        called = [(evaluated(to_model_range(part)) > 0).float().mean() for part in (real, fake)]
+        expected[mode] = pytest.approx(float(called[0] + 1 - called[1]) / 2)
+    assert real_fake_accuracy(model, real, fake, reference=reference) == expected
+    as_float = [to_model_range(part) for part in (real, fake, reference)]
+    assert real_fake_accuracy(model, *as_float[:2], reference=as_float[2]) == expected
+
+
+def test_errors_name_the_argument():
+    model, images = discriminator(), uint8_images(4)
+    with pytest.raises(
+        InputError, match="reference_images has 1 images and batch_size=256; a variance needs 2"
+    ):
+        calibrate(model, images[:1])
+    with pytest.raises(InputError, match="batch_size=1; a variance needs 2"):
+        calibrate(model, images, batch_size=1)
+    with pytest.raises(InputError, match=r"reference_images has values from 0 to 255"):
+        calibrate(model, torch.linspace(0, 255, 1568).view(2, 1, 28, 28))
+    with pytest.raises(InputError, match=r"takes images of shape \(N, 1, 28, 28\)"):
+        calibrate(model, torch.zeros(2, 1, 64, 64))
+    for name in ("real", "fake", "reference_images"):
+        given = {"real": images, "fake": images, "reference": images}
+        given[name.removesuffix("_images")] = images[0]
+        with pytest.raises(InputError, match=f"{name} has shape"):
+            real_fake_accuracy(model, **given)

@@ -1,0 +1,617 @@
+import copy
+import functools
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+import torch
+from helpers import refused
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from gradcam_gan.data import ImageSet, load_images, to_model_range
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.models.dcgan import Generator
+from gradcam_gan.scoring import evaluator as classifier_module
+from gradcam_gan.scoring import scores
+from gradcam_gan.scoring.evaluator import Classifier, load_classifier, train_classifier
+from gradcam_gan.scoring.scores import (
+    Reference,
+    draw,
+    evaluate,
+    evaluate_run,
+    feature_distances,
+    reference_for,
+)
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.loop import fixed_latents, training_images
+from gradcam_gan.training.runs import load_run
+
+DISTANCES = ["fid", "kid", "kid_std", "precision", "recall", "density", "coverage"]
+DIGITS = [f"class_{digit}" for digit in range(10)]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier()
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return load_images("mnist-5k", 64, "test")
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load_images("mnist-5k", 64)
+
+
+@pytest.fixture(scope="module")
+def reference(held_out, training, classifier):
+    """1,000 held-out digits; the first 500 training digits are those that a generator learned from."""
+    return Reference(held_out, classifier, training=training.images[:500])
+
+
+@pytest.fixture(scope="module")
+def real(training, reference):
+    """Scores of 500 real digits that neither the reference nor its training images hold."""
+    return evaluate(training.images[500:1000], reference)
+
+
+@pytest.fixture(scope="module")
+def few(held_out):
+    """40 held-out digits, four of a class or so: for whatever needs no sharp scores."""
+    return held_out._replace(images=held_out.images[::25], labels=held_out.labels[::25])
+
+
+@pytest.fixture(scope="module")
+def small(few, training, classifier):
+    return Reference(few, classifier, training=training.images[:50])
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """The tiny run in a folder of its own: epochs 0 to 3, no scores yet."""
+    return load_run(shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name))
+
+
+def flat(*values, size=16, count=20):
+    """``count`` images of each grey value."""
+    return torch.tensor(values, dtype=torch.uint8).repeat_interleave(count).view(-1, 1, 1, 1).expand(
+        -1, 1, size, size
+    )  # fmt: skip
+
+
+def noise(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 1, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+def random_generator(preset="paper64"):
+    """An untrained generator whose images differ: its BatchNorm knows its features, its last layer is strong."""
+    torch.manual_seed(0)
+    generator = Generator(preset, width=2)
+    for layer in generator.layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    generator.layers[-2].weight.data *= 20
+    with torch.no_grad():
+        generator(torch.randn(64, 100))
+    return generator
+
+
+class Says(nn.Module):
+    """A generator that gives these images, one after the other."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.images = images
+        self.given = 0
+
+    def forward(self, latents):
+        self.given += len(latents)
+        return self.images[self.given - len(latents) : self.given].clone()
+
+
+def not_again(*arguments, **options):
+    raise AssertionError("computed again")
+
+
+# --- scores of images whose quality is known
+
+
+class TestKnownQuality:
+    def test_real_images_score_well(self, real):
+        assert 0 < real["fid"] < 1
+        assert abs(real["kid"]) < 0.05
+        assert 0 < real["kid_std"] < 0.05
+        assert real["precision"] > 0.9
+        assert real["recall"] > 0.9
+        assert 0.9 < real["density"] < 1.2
+        assert real["coverage"] > 0.8
+        assert real["class_entropy"] > 0.99
+        assert real["nearest_training_ratio"] == pytest.approx(1, abs=0.05)
+
+    def test_the_reference_itself_scores_best(self, held_out, reference):
+        scores = evaluate(held_out.images, reference)
+        assert scores["fid"] == pytest.approx(0, abs=1e-4)
+        assert abs(scores["kid"]) < 0.03
+        assert [scores[name] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+        assert scores["density"] == pytest.approx(1)
+        assert scores["nearest_training"] == reference.typical_distance
+        assert scores["nearest_training_ratio"] == 1
+
+    def test_noise_scores_badly(self, reference, real):
+        scores = evaluate(noise(300), reference)
+        assert scores["fid"] > 100 * real["fid"]
+        assert scores["kid"] > 10
+        for name in ("precision", "recall", "density", "coverage"):
+            assert scores[name] < 0.01
+        assert scores["nearest_training_ratio"] > 2
+
+    @pytest.mark.parametrize("place", [0, 62])
+    def test_one_good_image_for_all_latents_is_precise_and_nothing_else(
+        self, held_out, reference, real, place
+    ):
+        scores = evaluate(held_out.images[place : place + 1].expand(200, -1, -1, -1), reference)
+        assert scores["fid"] > 100 * real["fid"]
+        assert scores["kid"] > 1
+        assert scores["precision"] == 1  # it is among the real images
+        assert scores["recall"] == 0
+        assert 0 < scores["coverage"] < 0.02  # the few real images that have it among their neighbours
+        assert scores["class_entropy"] == 0
+        assert sorted(scores[name] for name in DIGITS) == [0] * 9 + [1]
+
+    def test_a_class_that_is_missing_shows(self, training, reference, real):
+        others = torch.arange(500, 1100)[training.labels[500:1100] != 7][:500]
+        scores = evaluate(training.images[others], reference)
+        assert scores["n"] == real["n"]
+        assert scores["class_7"] < 0.01 < 0.08 < real["class_7"]
+        assert scores["class_entropy"] < real["class_entropy"] - 0.02
+        assert scores["class_entropy"] == pytest.approx(math.log(9) / math.log(10), abs=0.01)
+        assert scores["fid"] > 2 * real["fid"]
+        assert scores["recall"] < real["recall"] - 0.05
+        assert scores["coverage"] < real["coverage"] - 0.05
+        assert scores["precision"] > 0.9
+
+    def test_two_classes_alike_have_the_entropy_of_two(self, training, reference):
+        chosen = torch.cat([(training.labels == digit).nonzero().flatten()[:50] for digit in (0, 6)])
+        scores = evaluate(training.images[chosen], reference)
+        assert scores["class_0"] == pytest.approx(0.5, abs=0.02)
+        assert scores["class_6"] == pytest.approx(0.5, abs=0.02)
+        assert scores["class_entropy"] == pytest.approx(math.log(2) / math.log(10), abs=0.05)
+        assert scores["recall"] < 0.5
+
+    def test_copies_of_training_images_are_found_out(self, training, reference, real):
+        scores = evaluate(training.images[:500], reference)
+        assert scores["nearest_training"] == pytest.approx(0, abs=1e-3)
+        assert scores["nearest_training_ratio"] < 0.01
+        assert scores["fid"] < 2 * real["fid"]  # which no other score sees
+        assert scores["precision"] > 0.9
+
+    def test_numbers_of_images_and_shares(self, real, training):
+        assert list(real) == [
+            *DISTANCES, "class_entropy", "nearest_training", "nearest_training_ratio", "n", "n_reference",
+            *DIGITS,
+        ]  # fmt: skip
+        assert (real["n"], real["n_reference"]) == (500, 1000)
+        shares = torch.tensor([real[name] for name in DIGITS])
+        assert float(shares.sum()) == pytest.approx(1)
+        labels = training.labels[500:1000].bincount() / 500
+        torch.testing.assert_close(shares, labels, atol=0.01, rtol=0)
+
+    def test_fewer_images_have_a_larger_distance(self, training, held_out, classifier, reference, real):
+        assert evaluate(training.images[500:600], reference)["fid"] > 2 * real["fid"]
+        part = held_out._replace(images=held_out.images[:100], labels=held_out.labels[:100])
+        scores = evaluate(training.images[500:1000], Reference(part, classifier))
+        assert scores["n_reference"] == 100
+        assert scores["fid"] > 2 * real["fid"]
+
+
+@pytest.fixture(scope="module")
+def greys(classifier):
+    """Reference images all 102, training images black and white."""
+    images = ImageSet(flat(102), torch.zeros(20, dtype=torch.int64), list("0123456789"))
+    return Reference(images, classifier, training=flat(0, 255, count=3, size=24))
+
+
+class TestNearestTraining:
+    @pytest.mark.parametrize(("grey", "distance"), [(0, 0), (255, 0), (51, 0.2), (153, 0.4)])
+    def test_it_is_the_distance_to_the_nearest_from_0_to_1(self, greys, grey, distance):
+        scores = evaluate(flat(grey, size=20), greys)
+        assert scores["nearest_training"] == pytest.approx(distance, abs=1e-3)
+        assert scores["nearest_training_ratio"] == pytest.approx(distance / 0.4, abs=3e-3)
+
+    def test_black_against_white_is_1_and_images_count_alike(self, greys, classifier):
+        assert greys.typical_distance == pytest.approx(0.4, abs=1e-3)
+        assert greys.distance_to_training(flat(0, 51, 102)) == pytest.approx(0.2, abs=1e-3)
+        images = ImageSet(flat(255), torch.zeros(20, dtype=torch.int64), list("0123456789"))
+        black = Reference(images, classifier, training=flat(0, count=1))
+        assert black.typical_distance == pytest.approx(1, abs=1e-3)
+        # 130 images: more than one batch
+        assert black.distance_to_training(flat(0, 255, count=65)) == pytest.approx(0.5, abs=1e-3)
+
+    def test_without_training_images_it_is_not_a_number(self, few, classifier):
+        scores = evaluate(few.images, Reference(few, classifier))
+        assert math.isnan(scores["nearest_training"])
+        assert math.isnan(scores["nearest_training_ratio"])
+        assert scores["fid"] == pytest.approx(0, abs=1e-4)
+
+
+# --- the same scores from their definitions
+
+
+def normal(count, width, *, seed, mean=0.0, scale=1.0):
+    """Correlated features."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(width, width)) / math.sqrt(width)
+    return torch.from_numpy(mean + scale * rng.normal(size=(count, width)) @ mixing).float()
+
+
+def frechet(one, other):
+    one, other = (part.double().numpy() for part in (one, other))
+    covariances = [np.cov(part, rowvar=False) for part in (one, other)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    shift = one.mean(0) - other.mean(0)
+    return shift @ shift + np.trace(covariances[0] + covariances[1] - 2 * root)
+
+
+def unbiased_mmd(one, other):
+    """Squared maximum mean discrepancy with KID's kernel (x.y / d + 1)^3, without the pairs (x, x)."""
+    one, other = (part.double().numpy() for part in (one, other))
+
+    def kernel(a, b):
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a):
+        gram = kernel(a, a)
+        return (gram.sum() - np.trace(gram)) / (len(a) * (len(a) - 1))
+
+    return within(one) + within(other) - 2 * kernel(one, other).mean()
+
+
+def manifold_scores(fake, real, neighbours):
+    """Precision, recall, density and coverage as Naeem et al. (2020) define them, point by point."""
+
+    def radius(points, i):
+        return sorted(math.dist(points[i], p) for j, p in enumerate(points) if j != i)[neighbours - 1]
+
+    fake, real = fake.tolist(), real.tolist()
+    around_real = [radius(real, i) for i in range(len(real))]
+    around_fake = [radius(fake, i) for i in range(len(fake))]
+    inside = [[math.dist(f, r) < reach for r, reach in zip(real, around_real, strict=True)] for f in fake]
+    return {
+        "precision": sum(any(row) for row in inside) / len(fake),
+        "density": sum(map(sum, inside)) / (neighbours * len(fake)),
+        "coverage": sum(any(column) for column in zip(*inside, strict=True)) / len(real),
+        "recall": sum(
+            any(math.dist(f, r) < reach for f, reach in zip(fake, around_fake, strict=True)) for r in real
+        )
+        / len(real),
+    }
+
+
+class TestDefinitions:
+    def test_fid(self):
+        real, fake = normal(200, 16, seed=0), normal(150, 16, seed=1, mean=0.3, scale=1.5)
+        assert feature_distances(fake, real)["fid"] == pytest.approx(frechet(fake, real), rel=1e-6)
+        assert feature_distances(real, fake)["fid"] == pytest.approx(frechet(fake, real), rel=1e-6)
+        shifted = real + torch.arange(16) / 16
+        assert feature_distances(shifted, real)["fid"] == pytest.approx(
+            float((torch.arange(16) / 16).square().sum()), rel=1e-4
+        )
+
+    def test_fid_of_features_far_from_0_keeps_its_digits(self):
+        real, fake = (100 + normal(200, 8, seed=seed) for seed in (0, 1))
+        assert feature_distances(fake, real)["fid"] == pytest.approx(frechet(fake, real), rel=1e-5)
+
+    @pytest.mark.parametrize(("real_count", "fake_count"), [(120, 120), (60, 200), (200, 60)])
+    def test_kid_is_the_mean_over_halves(self, real_count, fake_count):
+        real = normal(real_count, 16, seed=0)
+        fake = normal(fake_count, 16, seed=1, mean=0.4, scale=1.3)
+        scores = feature_distances(fake, real)
+        standard_error = scores["kid_std"] / math.sqrt(50)
+        assert scores["kid"] == pytest.approx(unbiased_mmd(fake, real), abs=4 * standard_error)
+        rng, half = np.random.default_rng(0), min(real_count, fake_count) // 2
+        subsets = [
+            unbiased_mmd(*(part[rng.permutation(len(part))[:half]] for part in (fake, real)))
+            for _ in range(400)
+        ]
+        assert scores["kid_std"] == pytest.approx(np.std(subsets), rel=0.35)
+        assert scores["kid"] == pytest.approx(np.mean(subsets), abs=4.5 * standard_error)
+
+    def test_kid_of_equal_distributions_is_near_0_on_either_side(self):
+        kids = [
+            feature_distances(normal(60, 8, seed=2 * seed + 1), normal(60, 8, seed=2 * seed))["kid"]
+            for seed in range(6)
+        ]
+        assert min(kids) < 0 < max(kids)
+        assert abs(np.mean(kids)) < 0.1
+
+    @pytest.mark.parametrize("mean", [0, 1])
+    def test_precision_recall_density_coverage(self, mean):
+        real, fake = normal(30, 3, seed=0), normal(26, 3, seed=1, mean=mean, scale=0.7)
+        expected = manifold_scores(fake, real, 5)
+        scores = feature_distances(fake, real)
+        assert {name: scores[name] for name in expected} == pytest.approx(expected)
+        # these points tell the readings apart
+        assert expected != manifold_scores(fake, real, 4)
+        assert expected != manifold_scores(fake, real, 6)
+        assert expected != manifold_scores(real, fake, 5)
+        assert len(set(expected.values())) == 4
+
+    def test_evaluate_takes_them_from_the_classifiers_features(self, small, training, classifier):
+        images = training.images[60:100]
+        with torch.inference_mode():
+            features = classifier.features(images)
+        scores = evaluate(images, small)
+        expected = feature_distances(features, small.features)
+        assert list(expected) == DISTANCES
+        assert {name: scores[name] for name in DISTANCES} == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+# --- what is taken and what is refused
+
+
+class TestSamples:
+    def test_a_generator_scores_as_the_images_that_it_draws(self, small):
+        generator = random_generator()
+        scores = evaluate(generator, small, count=24)
+        assert scores == evaluate(draw(generator, 24), small)
+        assert scores["n"] == 24
+        other = evaluate(generator, small, count=24, latent_seed=5)
+        assert other == evaluate(draw(generator, 24, 5), small)
+        assert other != scores
+
+    def test_integers_and_the_models_range_score_alike(self, small, training):
+        images = training.images[60:90]
+        scores = evaluate(images, small)
+        assert evaluate(to_model_range(images), small) == pytest.approx(scores, rel=1e-3, abs=1e-4)
+
+    def test_random_state_and_output_stay_as_they_were(self, few, classifier, training, capsys):
+        generator, before = random_generator(), torch.random.get_rng_state()
+        scores = evaluate(generator, Reference(few, classifier, training=training.images[:30]), count=20)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        torch.rand(3)  # nor does the state matter
+        assert scores == evaluate(
+            generator, Reference(few, classifier, training=training.images[:30]), count=20
+        )
+        assert capsys.readouterr().out == ""
+
+    def test_both_sides_need_20_images(self, few, small, classifier):
+        part = few._replace(images=few.images[:19], labels=few.labels[:19])
+        assert "reference has 19 images; scores need 20" in refused(Reference, part, classifier)
+        assert "samples has 19 images; scores need 20" in refused(evaluate, part.images, small)
+        assert "samples has 19 images" in refused(evaluate, Generator(width=2), small, count=19)
+        assert evaluate(few.images[:20], small)["n"] == 20
+        smallest = Reference(few._replace(images=few.images[:20], labels=few.labels[:20]), classifier)
+        assert evaluate(few.images, smallest)["n_reference"] == 20
+
+    def test_what_is_no_batch_of_images_is_refused(self, few, small, classifier):
+        broken = to_model_range(few.images)
+        broken[3, 0, 5, 5] = math.nan
+        assert "samples has values from nan" in refused(evaluate, broken, small)
+        assert "samples has values from 0 to 255" in refused(evaluate, few.images.float(), small)
+        assert "samples has shape" in refused(evaluate, few.images[0], small)
+        assert "reference has shape" in refused(Reference, few._replace(images=few.images[:, 0]), classifier)
+
+
+class TestDraw:
+    def test_it_gives_the_generators_images_in_eval_mode(self):
+        generator = random_generator("paper28")
+        expected = copy.deepcopy(generator).eval()(fixed_latents(130, 1)).detach()  # more than one batch
+        images = draw(generator, 130)
+        assert (images.dtype, images.shape) == (torch.uint8, (130, 1, 28, 28))
+        torch.testing.assert_close(to_model_range(images), expected, atol=1.01 / 255, rtol=0)
+        assert images.float().std(0).mean() > 10  # and they differ
+        assert torch.equal(images, draw(generator, 130))
+        assert not torch.equal(images, draw(generator, 130, latent_seed=2))
+
+    def test_all_256_values_survive(self):
+        levels = torch.arange(256).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+        assert torch.equal(draw(Says(to_model_range(levels)), 256), levels)
+        assert torch.equal(draw(Says(to_model_range(levels).double()), 256), levels)
+
+    def test_values_are_rounded_and_a_hair_outside_is_clipped(self):
+        values = torch.tensor([-1.0005, -0.997, -0.995, 0.999, 1.0005]).repeat(4).view(-1, 1, 1, 1)
+        assert draw(Says(values), 20).flatten().tolist() == [0, 0, 1, 255, 255] * 4
+
+    def test_the_generator_stays_as_it_was(self):
+        generator = random_generator("paper28").train()
+        generator.layers[1].eval()
+        before = copy.deepcopy(generator)
+        draw(generator, 20)
+        assert [part.training for part in generator.modules()] == [part.training for part in before.modules()]
+        assert all(
+            torch.equal(value, before.state_dict()[name]) for name, value in generator.state_dict().items()
+        )
+
+    @pytest.mark.parametrize("place", [0, 129])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 1.5, -1.01])
+    def test_values_that_are_no_image_are_refused(self, place, value):
+        images = torch.zeros(130, 1, 8, 8)
+        images[place, 0, 3, 3] = value
+        generator = Says(images).train()
+        assert "the generator's output has values from" in refused(draw, generator, 130)
+        assert generator.training
+
+
+# --- features kept
+
+
+class TestCache:
+    def test_features_are_computed_once(self, few, classifier, tmp_path, monkeypatch):
+        folder = tmp_path / "runs" / "classifiers"
+        first = Reference(few, classifier, cache=folder)
+        (path,) = folder.iterdir()
+        assert torch.equal(load_file(path)["features"], first.features)
+        assert torch.equal(first.features, Reference(few, classifier).features)
+
+        monkeypatch.setattr(Reference, "embed", not_again)
+        again = Reference(few, classifier, cache=folder)
+        assert torch.equal(again.features, first.features)
+        assert again.digest == first.digest
+        with pytest.raises(AssertionError, match="computed again"):
+            Reference(few, classifier)
+
+    def test_each_set_of_images_and_each_classifier_has_its_own(self, few, classifier, training, tmp_path):
+        other = copy.deepcopy(classifier)
+        other.embedding.bias.data[0] += 0.5
+        changed = few.images.clone()
+        changed[7, 0, 30, 30] ^= 1
+        sets = [
+            (few, classifier, None),
+            (few._replace(images=changed), classifier, None),
+            (few, other, None),
+            (few, classifier, training.images[:30]),  # other scores, though the same features
+        ]
+        made = [Reference(*some, training=known, cache=tmp_path) for *some, known in sets]
+        assert len({reference.digest for reference in made}) == len(sets)
+        assert len(list(tmp_path.iterdir())) == len(sets)
+        for reference, (*some, known) in zip(made, sets, strict=True):
+            assert torch.equal(reference.features, Reference(*some, training=known).features)
+        assert not torch.allclose(made[2].features, made[0].features)
+
+    def test_memory_layout_does_not_count(self, few, classifier):
+        plain = Classifier()
+        plain.load_state_dict(classifier.state_dict())
+        assert Reference(few, plain.eval()).digest == Reference(few, classifier).digest
+
+    @pytest.mark.parametrize("content", [b"", b"no features here", None])
+    def test_a_damaged_file_is_named(self, few, classifier, tmp_path, content):
+        Reference(few, classifier, cache=tmp_path)
+        (path,) = tmp_path.iterdir()
+        path.write_bytes(path.read_bytes()[:-1] if content is None else content)
+        assert str(path) in refused(Reference, few, classifier, cache=tmp_path, error=RunError)
+        path.unlink()
+        Reference(few, classifier, cache=tmp_path)
+
+
+# --- runs
+
+
+def counted(monkeypatch, *, last=None):
+    """The numbers of parameters of what is evaluated from now on; after ``last`` calls it fails."""
+    calls = []
+
+    def counting(*arguments, **options):
+        if len(calls) == last:
+            raise InputError("stopped")
+        calls.append(arguments[0])
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(scores, "evaluate", counting)
+    return calls
+
+
+class TestEvaluateRun:
+    def test_a_row_an_epoch_with_the_scores_of_its_generator(self, run, small):
+        table = evaluate_run(run, small, count=20)
+        assert table["epoch"].tolist() == [0, 1, 2, 3]
+        assert (table["n"] == 20).all()
+        assert (table["n_reference"] == len(small.features)).all()
+        for epoch, row in enumerate(table.to_dict("records")):
+            generator = run.generator(epoch).to(memory_format=torch.channels_last)
+            assert row == pytest.approx({"epoch": epoch, **evaluate(generator, small, count=20)})
+        assert table["fid"].nunique() == 4
+
+    def test_what_was_computed_is_read(self, run, small, monkeypatch):
+        first = evaluate_run(run, small, count=20)
+        monkeypatch.setattr(scores, "evaluate", not_again)
+        pd.testing.assert_frame_equal(evaluate_run(load_run(run.path), small, count=20), first)
+        part = evaluate_run(run, small, epochs=[3, 1], count=20)
+        assert part["epoch"].tolist() == [1, 3]
+        pd.testing.assert_frame_equal(part, first.iloc[[1, 3]].reset_index(drop=True))
+
+    def test_only_missing_epochs_are_computed(self, run, small, monkeypatch):
+        calls = counted(monkeypatch)
+        some = evaluate_run(run, small, epochs=[2, 0], count=20)
+        assert len(calls) == 2
+        table = evaluate_run(run, small, count=20)
+        assert len(calls) == 4
+        assert table["epoch"].tolist() == [0, 1, 2, 3]
+        pd.testing.assert_frame_equal(table.iloc[[0, 2]].reset_index(drop=True), some)
+        (path,) = run.path.glob("scores-*.csv")
+        assert pd.read_csv(path)["epoch"].tolist() == [0, 1, 2, 3]
+
+    def test_other_counts_and_references_are_computed_apart(self, run, small, few, classifier, monkeypatch):
+        calls = counted(monkeypatch)
+        first = evaluate_run(run, small, epochs=[1], count=20)
+        more = evaluate_run(run, small, epochs=[1], count=24)
+        assert more["n"].tolist() == [24]
+        part = few._replace(images=few.images[:30], labels=few.labels[:30])
+        fewer = evaluate_run(run, Reference(part, classifier), epochs=[1], count=20)
+        assert fewer["n_reference"].tolist() == [30]
+        assert len(calls) == 3
+        pd.testing.assert_frame_equal(evaluate_run(run, small, epochs=[1], count=20), first)
+        assert len(calls) == 3
+        assert len(list(run.path.glob("scores-*.csv"))) == 3
+
+    def test_an_interrupted_call_goes_on_where_it_stopped(self, run, small, monkeypatch):
+        counted(monkeypatch, last=2)
+        assert refused(evaluate_run, run, small, count=20) == "stopped"
+        calls = counted(monkeypatch)
+        assert evaluate_run(run, small, count=20)["epoch"].tolist() == [0, 1, 2, 3]
+        assert len(calls) == 2
+
+    def test_an_epoch_that_is_not_saved_is_refused(self, run, small):
+        assert "no epoch 7; it has 0 to 3" in refused(evaluate_run, run, small, epochs=[7], count=20)
+
+
+class TestReferenceFor:
+    def test_all_held_out_images_against_the_runs_training_images(
+        self, tiny_run, held_out, classifier, tmp_path, monkeypatch
+    ):
+        config = tiny_run.config
+        reference = reference_for(config, tmp_path)
+        assert len(reference.features) == 1000  # though the run learned from 128
+        expected = Reference(held_out, classifier, training=training_images(config).images)
+        assert reference.digest == expected.digest
+        assert torch.equal(reference.features, expected.features)
+        assert reference.typical_distance == expected.typical_distance
+        assert reference.class_names == held_out.class_names
+        assert [path.suffix for path in (tmp_path / "classifiers").iterdir()] == [".safetensors"]
+
+        monkeypatch.setattr(Reference, "embed", not_again)
+        for same in (
+            config.changed(pruning={"arm": "rule70", "baseline_epochs": 20}),
+            config.changed(pruning={"arm": "random", "share": 0.2}),
+            config.changed(seed=5, width=4, epochs=9),
+        ):
+            assert reference_for(same, tmp_path).digest == reference.digest
+
+    def test_images_of_ones_own_have_a_classifier_of_their_own(self, tmp_path, monkeypatch):
+        quick = functools.partial(train_classifier, epochs=1)
+        monkeypatch.setattr(classifier_module, "train_classifier", quick)
+        rng = np.random.default_rng(0)
+        for place in range(100):
+            pixels = rng.integers(0, 100, (28, 28, 3), dtype=np.uint8)
+            pixels[..., place % 2] += 120
+            folder = tmp_path / "photos" / ("red", "green")[place % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{place}.png")
+        config = TrainingConfig(data=f"folder:{tmp_path / 'photos'}", preset="paper28", batch_size=32)
+        reference = reference_for(config, tmp_path / "runs")
+        assert reference.class_names == ["green", "red"]
+        assert reference.features.shape == (20, 64)
+
+        monkeypatch.setattr(classifier_module, "train_classifier", not_again)
+        again = reference_for(config, tmp_path / "runs")
+        assert again.digest == reference.digest
+        scores = evaluate(training_images(config).images, again)
+        assert scores["class_red"] + scores["class_green"] == pytest.approx(1)
+        assert scores["nearest_training"] == pytest.approx(0, abs=1e-3)
+        assert scores["nearest_training_ratio"] < 0.01
+
+
+def test_images_of_one_class_have_scores_without_a_class_balance(held_out):
+    one = ImageSet(held_out.images[:40], torch.zeros(40, dtype=torch.int64), ["digits"])
+    scores = evaluate(held_out.images[40:80], Reference(one, Classifier(classes=4).eval()))
+    assert scores["class_digits"] == 1
+    assert math.isnan(scores["class_entropy"])
+    assert scores["fid"] > 0
