@@ -5,6 +5,8 @@
 #   CORES           how many cores to use; all of them by default
 #   PYTHON          the Python (3.11 to 3.13) to make the environment from
 #   SET             changes to params/PROFILE.yaml, e.g. SET="width=32 seeds=[0]"
+#   ONLY            one notebook's figures, e.g. ONLY=02
+#   FOLDER          where the figures go instead of figures/PROFILE, to compare them with the published ones
 #   SNAKEMAKE_ARGS  more arguments for Snakemake, e.g. "--profile profiles/slurm" or "--dry-run"
 #
 # On Linux the default torch of PyPI comes with CUDA (gigabytes). For the CPU-only one:
@@ -14,6 +16,8 @@ PROFILE ?= quick
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTHON ?=
 SET ?=
+ONLY ?=
+FOLDER ?=
 SNAKEMAKE_ARGS ?=
 
 VENV := .venv
@@ -40,13 +44,13 @@ endif
 endif
 
 help: ## list the targets
-	@echo "usage: make TARGET [PROFILE=smoke|quick|seeds|paper] [SET=\"width=32\"] [CORES=N]"
+	@echo "usage: make TARGET [PROFILE=smoke|quick|seeds|paper] [ONLY=02] [SET=\"width=32\"] [CORES=N]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 	@echo "CPU-only torch on Linux: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make TARGET"
 
 figures: setup ## every figure and table, into figures/PROFILE (default: quick)
-	@$(RUN) -m snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs --quiet rules \
-	    $(SNAKEMAKE_ARGS) --config profile=$(PROFILE) $(SET)
+	@$(RUN) -m gradcam_gan figures --profile $(PROFILE) $(SET) --cores $(CORES) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(FOLDER),--folder $(FOLDER)) --snakemake="$(SNAKEMAKE_ARGS)"
 
 publish: ## make figures, then keep them: quick's outputs in notebooks/, seeds' verdicts in README.md
 	@$(MAKE) --no-print-directory figures
@@ -96,6 +100,6 @@ setup: ## make or update the environment in .venv (the other targets do this by 
 	$(PY) -m pip check >/dev/null 2>&1 || $(PY) -m pip install -qq --no-compile -r requirements.lock; \
 	echo "$$key" > $(VENV)/.ready
 
-clean: ## remove .venv, runs and caches; data and figures stay
-	rm -rf $(VENV) runs .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove .venv and caches; runs, data and figures stay
+	rm -rf $(VENV) .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,73 +1,31 @@
-# figure <- notebook <- runs. `make figures PROFILE=quick`, or any Snakemake executor (profiles/).
+# manifest of a notebook's figures <- notebook <- runs. `make figures PROFILE=quick`, or any Snakemake executor (profiles/).
 #
 # A training is found by its configuration: change a seed in params/ and only its run is new; change a plot and
-# only the notebooks run again. A training that was killed goes on from its last epoch.
+# only the notebooks run again. A training that was killed goes on from its last epoch. Priorities bring Figure 1 first.
 
 import json
+from pathlib import Path
 
-import yaml
-
-from gradcam_gan.studies import paths
 from gradcam_gan.errors import GradcamGanError
-from gradcam_gan.studies.profile import Study
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.study import Study
 
-# what each notebook makes
-FIGURES = {
-    "01_train_dcgan": ["fig_training_curves", "fig_generator_samples"],
-    "02_epoch_heatmaps": [
-        "fig1_epoch_heatmaps",
-        "fig1_reference_statistics",
-        "fig_probes",
-        "fig_map_change",
-        "fig_focus_by_epoch",
-        "fig_best_epoch",
-        "fig_variants",
-        "fig_off_digit",
-        "fig_focus_and_quality",
-    ],
-    "03_prune_70": [
-        "fig_rule_grid",
-        "fig_deleted_images",
-        "fig_deleted_classes",
-        "fig_pruning_arms",
-        "fig_pruning_dose",
-    ],
-    "04_diffusion_gans": [
-        "fig_model_curves",
-        "fig_diffused_input",
-        "fig_model_samples",
-        "fig_model_scores",
-        "fig_model_progress",
-        "fig_model_ablations",
-    ],
-    "05_explain_dudgan": [
-        "fig_diffused_heatmaps_real",
-        "fig_diffused_heatmaps_fake",
-        "fig_d_beside_c",
-        "fig_map_agreement",
-        "fig_wrong_class",
-        "fig_model_heatmaps",
-        "fig_model_focus",
-    ],
-}
-TABLES = {
-    "02_epoch_heatmaps": ["table_claims"],
-    "03_prune_70": ["table_pruning_results", "table_claims_pruning"],
-    "04_diffusion_gans": ["table_model_results", "table_images_needed", "table_claims_models"],
-    "05_explain_dudgan": ["table_map_measures"],
-}
-
-# `--config profile=quick width=32`: any other name is a change to params/<profile>.yaml
-changes = {name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in config.items()}
+# `--config profile=quick`; changes to it ({"width": 32, "pruning.tau": 0.5}) and another folder by `--configfile`
+profile, changes, folder = config.get("profile", "quick"), config.get("changes", {}), config.get("folder")
 try:
-    study = Study.load(changes.pop("profile", "quick"), **changes)
+    study = Study.load(profile, **changes)
 except GradcamGanError as error:
     raise SystemExit(f"error: {error}")
-runs = [run.name for run in study.configs()]
-scored = [run.name for run in study.configs() if run.padding == "zeros"]
+figures_dir = Path(folder) if folder else study.figures_dir.relative_to(paths.REPOSITORY)
+notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
+# the experiment that a notebook is about, whose parameters matter to no other
+experiments = {"03_prune_70": "pruning", "04_diffusion_gans": "comparison", "05_explain_dudgan": "comparison"}
+
+plain = {run.name: run for run in study.configs()}
+scored = [name for name, run in plain.items() if run.padding == "zeros"]
+models = {run.name: run for run in study.model_configs()}
+configs = plain | models
 baselines = {arm.name: arm.baseline.name for arm in study.arms()}
-models = [run.name for run in study.model_configs()]
-configs = {run.name: run for run in [*study.configs(), *study.model_configs()]}
 
 
 def fields(wildcards):
@@ -76,45 +34,40 @@ def fields(wildcards):
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
 
 
-def takes(notebook, parameter):
-    """Whether a notebook has that parameter: pruning_* are notebook 3's alone, comparison_* those of 4 and 5."""
-    return f'"{parameter} = ' in (paths.NOTEBOOKS / f"{notebook}.ipynb").read_text()
+def concerning(values, notebook):
+    """Of parameters, in sections or by dotted names, those that a notebook reads."""
+    others = set(experiments.values()) - {experiments.get(notebook)}
+    return {name: value for name, value in values.items() if name.split(".")[0] not in others}
 
 
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
     if notebook.startswith("01"):
-        return [f"{run}.trained" for run in runs]
+        return [f"{run}.trained" for run in plain]
     if notebook.startswith("02"):
-        return [f"{run}.trained" for run in runs] + [f"{run}.scored" for run in scored]
+        return [f"{run}.trained" for run in plain] + [f"{run}.scored" for run in scored]
     if notebook.startswith("03"):
         return [f"{run}.scored" for run in [*scored, *baselines]]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
-def made_by(notebook):
-    """The files that one notebook makes."""
-    folder = f"figures/{study.profile}"
-    figures = [f"{folder}/{name}.{suffix}" for name in FIGURES[notebook] for suffix in ("png", "pdf", "svg", "csv", "json")]
-    return figures + [f"{folder}/{name}.{suffix}" for name in TABLES.get(notebook, []) for suffix in ("csv", "json")]
-
-
 rule figures:
     default_target: True
     input:
-        [path for notebook in FIGURES for path in made_by(notebook)],
-        [f"runs/{study.profile}/notebooks/{notebook}.done" for notebook in FIGURES],
+        [f"runs/{profile}/notebooks/{notebook}.done" for notebook in notebooks],
+        [figures_dir / f"{notebook}.json" for notebook in notebooks],
 
 
 rule train:
     output:
         # the run itself is no output: Snakemake would delete a half-trained one
-        touch(f"runs/{study.profile}/{{run}}.trained"),
+        touch(f"runs/{profile}/{{run}}.trained"),
     params:
         fields=fields,
-        runs_dir=f"runs/{study.profile}",
+        runs_dir=f"runs/{profile}",
     log:
-        f"runs/{study.profile}/logs/{{run}}.log",
+        f"runs/{profile}/logs/{{run}}.log",
+    priority: 20
     threads: study.threads or workflow.cores
     resources:
         mem_mb=4000,
@@ -123,29 +76,32 @@ rule train:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
 
-rule evaluate:
-    # a model is trained here
-    wildcard_constraints:
-        run="|".join(configs),
-    input:
-        lambda wildcards: (
-            [] if wildcards.run in models else f"runs/{study.profile}/{wildcards.run}.trained"
-        ),
-    output:
-        touch(f"runs/{study.profile}/{{run}}.scored"),
-    params:
-        fields=fields,
-        runs_dir=f"runs/{study.profile}",
-        images=study.generated_images,
-    log:
-        f"runs/{study.profile}/logs/{{run}}.scores.log",
-    threads: study.threads or workflow.cores
-    resources:
-        mem_mb=8000,
-        runtime=480,
-    shell:
-        "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
-        " {params.fields:q} > {log} 2>&1"
+for _kind, _runs, _priority in (("evaluate", scored, 15), ("evaluate_model", list(models), 0)):
+
+    rule:
+        # a model is trained here too
+        name:
+            _kind
+        wildcard_constraints:
+            run="|".join(_runs) or "none",
+        input:
+            lambda wildcards: [] if wildcards.run in models else f"runs/{profile}/{wildcards.run}.trained",
+        output:
+            touch(f"runs/{profile}/{{run}}.scored"),
+        params:
+            fields=fields,
+            runs_dir=f"runs/{profile}",
+            images=study.generated_images,
+        log:
+            f"runs/{profile}/logs/{{run}}.scores.log",
+        priority: _priority
+        threads: study.threads or workflow.cores
+        resources:
+            mem_mb=8000,
+            runtime=480,
+        shell:
+            "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
+            " {params.fields:q} > {log} 2>&1"
 
 
 rule prune:
@@ -153,24 +109,24 @@ rule prune:
     wildcard_constraints:
         arm="|".join(baselines) or "none",
     input:
-        lambda wildcards: f"runs/{study.profile}/{baselines[wildcards.arm]}.trained",
+        lambda wildcards: f"runs/{profile}/{baselines[wildcards.arm]}.trained",
     output:
-        touch(f"runs/{study.profile}/{{arm}}.scored"),
+        touch(f"runs/{profile}/{{arm}}.scored"),
     params:
-        profile=study.profile,
-        changes=[f"{name}={json.dumps(value)}" for name, value in changes.items()],
+        profile=profile,
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "03_prune_70").items()],
     log:
-        f"runs/{study.profile}/logs/{{arm}}.scores.log",
+        f"runs/{profile}/logs/{{arm}}.scores.log",
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
         runtime=480,
     shell:
-        "OMP_NUM_THREADS={threads} python -m gradcam_gan prune --profile {params.profile} {wildcards.arm} {params.changes:q}"
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan prune {wildcards.arm} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"
 
 
-for _notebook in FIGURES:
+for _notebook in notebooks:
 
     rule:
         name:
@@ -178,23 +134,27 @@ for _notebook in FIGURES:
         input:
             notebook=f"notebooks/{_notebook}.ipynb",
             package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/**/*.py")),
-            runs=[f"runs/{study.profile}/{mark}" for mark in needed(_notebook)],
+            runs=[f"runs/{profile}/{mark}" for mark in needed(_notebook)],
         output:
-            # update: a notebook that fails leaves the figures of the last good run
-            [update(path) for path in made_by(_notebook)],
+            # update: a notebook that fails leaves what it has made
+            update(figures_dir / f"{_notebook}.json"),
             # a fresh clone has figures, but not from runs of this machine
-            touch(f"runs/{study.profile}/notebooks/{_notebook}.done"),
+            touch(f"runs/{profile}/notebooks/{_notebook}.done"),
         params:
-            profile=study.profile,
-            changes=[f"{name}={json.dumps(value)}" for name, value in changes.items() if takes(_notebook, name)],
-            study=study.model_dump(mode="json"),
+            profile=profile,
+            folder=f"--folder {folder}" if folder else "",
+            changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, _notebook).items()],
+            study=concerning(study.model_dump(mode="json"), _notebook),
         log:
+            f"runs/{profile}/logs/{_notebook}.log",
             # kept when the notebook fails
-            notebook=f"runs/{study.profile}/notebooks/{_notebook}.ipynb",
+            notebook=f"runs/{profile}/notebooks/{_notebook}.ipynb",
+        priority: 18 if _notebook.startswith("02") else 0
         threads: study.threads or workflow.cores
         resources:
             mem_mb=8000,
             runtime=120,
         shell:
             # the same number of threads everywhere gives the same numbers everywhere
-            "OMP_NUM_THREADS={threads} python -m gradcam_gan notebook {input.notebook} {log.notebook} {params.changes:q} --profile {params.profile}"
+            "OMP_NUM_THREADS={threads} python -m gradcam_gan notebook {input.notebook} {log.notebook} {params.changes:q}"
+            " --profile {params.profile} {params.folder} > {log[0]} 2>&1"

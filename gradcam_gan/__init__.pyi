@@ -21,7 +21,7 @@ from .scoring.evaluator import Classifier as Classifier
 from .scoring.evaluator import load_classifier as load_classifier
 from .scoring.scores import Reference as Reference
 from .scoring.scores import evaluate as evaluate
-from .studies.profile import Study as Study
+from .studies.study import Study as Study
 from .training.config import TrainingConfig as TrainingConfig
 from .training.loop import fixed_latents as fixed_latents
 from .training.loop import train as train

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from gradcam_gan.errors import GradcamGanError, InputError
-from gradcam_gan.studies.profile import Study
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import choose
 
@@ -33,11 +34,22 @@ def main(arguments: list[str] | None = None) -> int:
     prune.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
     prune.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
 
-    notebook = commands.add_parser("notebook", help="execute one notebook with a profile's parameters")
+    notebook = commands.add_parser("notebook", help="execute one notebook under a profile")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
     notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
     notebook.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
+    notebook.add_argument("--folder", type=Path, help="where its figures go; default: figures/PROFILE")
+
+    figures = commands.add_parser(
+        "figures", help="run the workflow: every figure of a profile, or one notebook's"
+    )
+    figures.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
+    figures.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
+    figures.add_argument("--only", help="one notebook, such as 02")
+    figures.add_argument("--folder", type=Path, help="where the figures go; default: figures/PROFILE")
+    figures.add_argument("--cores", type=int, help="default: all")
+    figures.add_argument("--snakemake", default="", help="more arguments for Snakemake, in one text")
 
     publish = commands.add_parser(
         "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (seeds)"
@@ -57,15 +69,25 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "prune":
             print(_prune(Study.load(options.profile, **_assignments(options.parameters)), options.arm))  # noqa: T201
         elif options.command == "publish":
-            from gradcam_gan.studies.notebooks import publish as keep_results
+            from gradcam_gan.studies.workflow import publish as keep_results
 
             keep_results(Study.load(options.profile))
+        elif options.command == "figures":
+            from gradcam_gan.studies.workflow import make_figures
+
+            make_figures(
+                options.profile,
+                _assignments(options.parameters),
+                only=options.only,
+                folder=options.folder,
+                cores=options.cores,
+                arguments=shlex.split(options.snakemake),
+            )
         else:
-            from gradcam_gan.studies.notebooks import run_notebook
+            from gradcam_gan.studies.workflow import run_notebook
 
             changes = _assignments(options.parameters)
-            study = Study.load(options.profile, **changes)
-            run_notebook(options.notebook, options.output, study, changes)
+            run_notebook(options.notebook, options.output, options.profile, changes, options.folder)
     except GradcamGanError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's result
         return 2

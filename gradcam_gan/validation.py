@@ -55,5 +55,7 @@ def _one_line(error: ValidationError, known: list[str]) -> str:
             message = re.sub(r"^(Value error, )?([A-Z]\w+: )*", "", problem["msg"])
             message = message[0].lower() + message[1:]
             value = " ".join(repr(problem["input"]).split())  # an array's repr has many lines
-            sentences.append(f"{field}={value}: {message}" if field else message)
+            # of a section its own model has named the value
+            named = field if isinstance(problem["input"], dict) else f"{field}={value}"
+            sentences.append(f"{named}: {message}" if field else message)
     return f"{error.title}: " + "; ".join(sentences)

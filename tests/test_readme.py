@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.notebooks import CLAIMS_END, CLAIMS_START, claims_markdown
+from gradcam_gan.studies.workflow import CLAIMS_END, CLAIMS_START, claims_markdown
 
 README = paths.README.read_text()
 

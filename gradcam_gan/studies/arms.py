@@ -47,7 +47,7 @@ class Pruning(ValidatedModel):
     tau: float = Field(0.25, gt=0, le=1, description="what counts as important, of the normalised map")
     cut: float = Field(0.7, gt=0, le=1, description="delete from this coverage on")
     probe_images: int = Field(256, ge=10, description="held-out images that choose the clearest epoch")
-    reference_images: int = Field(256, ge=2, description="training images for reference statistics")
+    calibration_images: int = Field(256, ge=2, description="training images for reference statistics")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,7 +13,7 @@ from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.scoring.scores import Reference, classes_to_draw, draw, evaluate_run
-from gradcam_gan.studies.profile import BASELINE_MODEL, Study
+from gradcam_gan.studies.study import BASELINE_MODEL, Study
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 

@@ -19,8 +19,8 @@ from gradcam_gan.explaining.measures import digit_mask
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.scoring.scores import Reference, evaluate_run
 from gradcam_gan.studies.arms import Arm
-from gradcam_gan.studies.profile import Study
 from gradcam_gan.studies.pruning import Selection, selection
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 

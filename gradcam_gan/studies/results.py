@@ -1,15 +1,18 @@
-"""A figure on disk: PNG, PDF, SVG, the numbers behind it as CSV, and a JSON file that says where they come from."""
+"""Results on disk that know where they come from: figures, the tables behind them, and a notebook's manifest."""
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from gradcam_gan.studies.profile import Study
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
 from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
@@ -17,52 +20,68 @@ from gradcam_gan.training.runs import Run
 DPI = 200
 # no dates and no random ids: the same numbers give the same bytes
 METADATA: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+KEPT = ("status", "device", "precision", "threads", "data_sha256", "git_commit")  # of a run's manifest
 
 
-def save_figure(
-    figure: Figure, table: pd.DataFrame, name: str, study: Study, notebook: str, runs: Sequence[Run]
-) -> Path:
-    """Write ``figures/<profile>/<name>.{png,pdf,svg,csv,json}``, each whole or not at all.
+class Results:
+    """What one notebook finds, written as it is found.
+
+    ``<folder>/<name>.png``, ``.pdf`` and ``.svg`` are a figure, ``.csv`` the numbers behind it, ``.json`` their origin.
+    ``<folder>/<notebook>.json`` is the manifest: what this execution has made so far, and from which runs. The workflow
+    tracks it, and the README's table of figures is made from it.
 
     Args:
-        figure: what to draw.
-        table: the numbers behind it.
-        name: file name without suffix.
-        study: the profile, whose parameters go into the JSON file.
-        notebook: file name of the notebook that made it.
-        runs: the trainings that the numbers come from.
-
-    Returns:
-        The PNG's path.
+        study: the profile, whose parameters are part of the origin.
+        notebook: the notebook's file name without suffix.
+        folder: where to write; None: the profile's own under ``figures/``.
     """
-    folder = study.figures_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in METADATA.items():
-        content = io.BytesIO()
-        with rc_context({"svg.hashsalt": name}):
-            figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
-        files.write_bytes(folder / f"{name}.{suffix}", content.getvalue())
-    save_table(table, name, study, notebook, runs)
-    return folder / f"{name}.png"
+
+    def __init__(self, study: Study, notebook: str, folder: Path | str | None = None) -> None:
+        self.folder = study.figures_dir if folder is None else Path(folder)
+        self._origin = {
+            "notebook": f"{notebook}.ipynb",
+            "parameters": study.model_dump(mode="json"),
+            **provenance(),
+        }
+        self._manifest = self.folder / f"{notebook}.json"
+        self._made: dict[str, dict[str, Any]] = {}
+        self._runs: dict[str, dict[str, Any]] = {}
+
+    def show(self, figure: Figure, table: pd.DataFrame, name: str, runs: Sequence[Run]) -> None:
+        """Draw a figure, and keep it with the numbers behind it.
+
+        Args:
+            figure: what to draw; closed afterwards.
+            table: the numbers behind it.
+            name: file name without suffix.
+            runs: the trainings that the numbers come from.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for suffix, metadata in METADATA.items():
+            content = io.BytesIO()
+            with rc_context({"svg.hashsalt": name}):
+                figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
+            files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
+        self._enter(table, name, runs, [*METADATA])
+        display(figure)
+        plt.close(figure)
+
+    def keep(self, table: pd.DataFrame, name: str, runs: Sequence[Run]) -> None:
+        """Keep a table alone. Arguments as for ``show``."""
+        self._enter(table, name, runs, [])
+
+    def _enter(self, table: pd.DataFrame, name: str, runs: Sequence[Run], suffixes: list[str]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = table.to_csv(index=False, float_format="%.6g").encode()
+        files.write_bytes(self.folder / f"{name}.csv", content)
+        used = {run.path.name: {key: run.manifest[key] for key in KEPT} for run in runs}
+        files.write_json(self.folder / f"{name}.json", {**self._origin, "runs": used})
+        self._runs |= used
+        self._made[name] = {"files": [*suffixes, "csv"], "runs": list(used)}
+        files.write_json(self._manifest, {**self._origin, "runs": self._runs, "results": self._made})
 
 
-def save_table(table: pd.DataFrame, name: str, study: Study, notebook: str, runs: Sequence[Run]) -> Path:
-    """Write ``figures/<profile>/<name>.csv`` and, beside it, ``<name>.json`` that says where it comes from.
-
-    Args: as for ``save_figure``.
-
-    Returns:
-        The CSV's path.
-    """
-    folder = study.figures_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
-    kept = ("status", "device", "precision", "threads", "data_sha256", "git_commit")
-    origin = {
-        "notebook": notebook,
-        "parameters": study.model_dump(mode="json"),
-        "runs": {run.path.name: {key: run.manifest[key] for key in kept} for run in runs},
-        **provenance(),
-    }
-    files.write_json(folder / f"{name}.json", origin)
-    return folder / f"{name}.csv"
+def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifests in a folder of figures, by notebook (file name without suffix), in order."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
+    return {name: manifest for name, manifest in found.items() if "results" in manifest}

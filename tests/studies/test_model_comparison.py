@@ -36,7 +36,7 @@ from gradcam_gan.studies.model_comparison import (
     samples_by_class,
     score_models,
 )
-from gradcam_gan.studies.profile import Study
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.runs import load_run
 
 COUNT, PER_EPOCH = 40, 128

@@ -26,8 +26,8 @@ from gradcam_gan.studies.arms import (
     run_experiment,
     shown_arm,
 )
-from gradcam_gan.studies.profile import PROFILES, Study
 from gradcam_gan.studies.pruning import Selection
+from gradcam_gan.studies.study import PROFILES, Study
 from gradcam_gan.training import loop
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import train

@@ -25,9 +25,9 @@ from gradcam_gan.studies.epochs import (
     select,
 )
 from gradcam_gan.studies.panels import Panel, evidence_panel, probe_panel, variant_panel
-from gradcam_gan.studies.profile import Study
 from gradcam_gan.studies.results import save_figure, save_table
 from gradcam_gan.studies.slider import epoch_slider
+from gradcam_gan.studies.study import Study
 
 SUFFIXES = ["png", "pdf", "svg", "csv", "json"]
 

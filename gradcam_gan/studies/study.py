@@ -1,0 +1,257 @@
+"""What one profile trains and looks at: ``params/base.yaml`` with the profile's differences, validated."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from gradcam_gan.errors import InputError
+from gradcam_gan.models.options import MODELS, Padding, Preset
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.arms import Arm, ArmKind, Method, Pruning, Statistics
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.validation import ValidatedModel, choose
+
+PROFILES = ("smoke", "quick", "seeds", "paper")
+BASELINE_MODEL = "dcgan"
+PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
+
+
+class PruningStudy(ValidatedModel):
+    """The pruning experiment of notebook 3."""
+
+    seeds: list[int] = Field(min_length=1, description="networks that are trained again on fewer images")
+    epochs: int = Field(ge=1, description="how long")
+    arms: list[ArmKind] = Field(description="these delete as many images as the 70 % rule")
+    dose_arms: list[ArmKind] = Field(description="these delete the shares in doses")
+    doses: list[float]
+    epoch: int | Literal["clearest"] = Field(description="whose D scores the images")
+    method: Method
+    statistics: Statistics
+    evidence: Literal["real", "fake"]
+    normalisation: Literal["max", "min-max"] | float
+    tau: float
+    cut: float
+
+
+class ComparisonStudy(ValidatedModel):
+    """The models of notebooks 4 and 5 beside DCGAN."""
+
+    seeds: list[int] = Field(min_length=1, description="networks that every model is trained with")
+    epochs: int = Field(ge=1, description="how long; DCGAN's checkpoint after as many is compared")
+    models: list[str] = Field(description="names of MODELS; DCGAN is always compared")
+    times: list[float] = Field(min_length=1, description="t/T at which D's diffused input is explained, 0..1")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.models:
+            choose("models", name, MODELS)
+        if BASELINE_MODEL in self.models:
+            raise ValueError(f"models={self.models}: {BASELINE_MODEL} is always compared")
+        times = self.times
+        if sorted(times) != times or not 0 <= times[0] <= times[-1] <= 1:
+            raise ValueError(
+                f"times={times} must ascend within 0..1: shares of the horizon T, beyond which no D has seen"
+            )
+        return self
+
+
+class Study(ValidatedModel):
+    """A profile: which discriminators are trained, and what is asked of them.
+
+    Raises:
+        InputError: one line that names the parameter, the value and what is allowed.
+    """
+
+    profile: str = Field(pattern=r"^[\w-]+$", description="names the folders under runs/ and figures/")
+    data: str
+    data_dir: Path | None
+    train_images: int | None
+    preset: Preset
+    width: int
+    batch_size: int
+    learning_rate: float
+    epochs: int
+    precision: Literal["auto", "bfloat16", "float32"]
+    device: str
+    threads: int | None
+    seeds: list[int] = Field(min_length=1, description="networks trained as in the paper")
+    background_seeds: list[int] = Field(description="networks trained with background padding, for C5")
+    figure_epochs: list[int] = Field(min_length=2, description="the rows of Figure 1")
+    figure_digits: list[int] = Field(
+        min_length=1, description="Figure 1 shows the first held-out image of each"
+    )
+    probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
+    calibration_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
+    generated_images: int = Field(ge=20, description="images of each generator that its scores are taken on")
+    pruning: PruningStudy
+    comparison: ComparisonStudy
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_once("seeds", "background_seeds", "pruning.seeds", "pruning.arms", "pruning.dose_arms")
+        self._check_once("pruning.doses", "comparison.seeds", "comparison.models", "comparison.times")
+        for name in ("background_seeds", "pruning.seeds", "comparison.seeds"):
+            if not set(self._value(name)) <= set(self.seeds):
+                raise ValueError(f"{name}={self._value(name)} must be among seeds={self.seeds}")
+        for name in ("pruning.epochs", "comparison.epochs"):
+            if self._value(name) > self.epochs:
+                raise ValueError(f"{name}={self._value(name)} must not exceed epochs={self.epochs}")
+        if sorted(set(self.figure_epochs)) != self.figure_epochs:
+            raise ValueError(f"figure_epochs={self.figure_epochs} must ascend")
+        if not 0 <= self.figure_epochs[0] <= self.figure_epochs[-1] <= self.epochs:
+            raise ValueError(f"figure_epochs={self.figure_epochs} must lie in 0..epochs={self.epochs}")
+        self.configs()  # whatever a single training would refuse, refused now
+        self.arms()
+        self.model_configs()
+        return self
+
+    def _value(self, name: str) -> Any:  # noqa: ANN401 - of any field
+        """The value of a parameter by its dotted name."""
+        section, _, field = name.rpartition(".")
+        return getattr(getattr(self, section) if section else self, field)
+
+    def _check_once(self, *names: str) -> None:
+        for name in names:
+            if len(set(self._value(name))) < len(self._value(name)):
+                raise ValueError(f"{name}={self._value(name)} names one of them twice")
+
+    @classmethod
+    def load(cls, profile: str, /, **changes: object) -> Self:
+        """The study of ``params/base.yaml`` and ``params/<profile>.yaml``, with some values changed.
+
+        Args:
+            profile: one of ``PROFILES``.
+            changes: by name; ``pruning`` and ``comparison`` take a mapping of their parameters, or one at a time under
+                a dotted name, ``**{"pruning.tau": 0.5}``.
+
+        Raises:
+            InputError: an unknown profile or parameter, or a value that is not allowed.
+        """
+        if "profile" in changes:
+            raise InputError(f"profile is given twice, {profile!r} and {changes['profile']!r}; name it once")
+        choose("profile", profile, PROFILES)
+        values = _read(paths.PARAMS / "base.yaml")
+        for layer in (_read(paths.PARAMS / f"{profile}.yaml"), changes):
+            values = _merged(values, layer)
+        return cls(profile=profile, **values)
+
+    @classmethod
+    def of_notebook(cls, profile: str, changes: Mapping[str, object] | None = None, **values: object) -> Self:
+        """The study that a notebook's ``parameters`` cell describes.
+
+        Where the environment variable GRADCAM_GAN_PROFILE is set, that profile replaces the cell's.
+
+        Args:
+            profile: one of ``PROFILES``.
+            changes: any parameters by name, as for ``load``.
+            values: parameters by name; None means: as the profile says.
+        """
+        if override := os.environ.get(PROFILE_VARIABLE):
+            return cls.load(override)
+        given = {name: value for name, value in values.items() if value is not None}
+        return cls.load(profile, **given, **(changes or {}))
+
+    def changes(self) -> dict[str, Any]:
+        """The values that differ from the profile's files, by dotted name."""
+        stored = _flat(type(self).load(self.profile).model_dump()) if self.profile in PROFILES else {}
+        return {
+            name: value for name, value in _flat(self.model_dump()).items() if stored.get(name, ...) != value
+        }
+
+    def config(self, seed: int, padding: Padding = "zeros") -> TrainingConfig:
+        """The training of one seed under one padding."""
+        values = self.model_dump(include=set(TrainingConfig.model_fields))
+        return TrainingConfig(**values, seed=seed, padding=padding)
+
+    def configs(self) -> list[TrainingConfig]:
+        """Every training of notebooks 1 and 2."""
+        return [
+            *(self.config(seed) for seed in self.seeds),
+            *(self.config(seed, "background") for seed in self.background_seeds),
+        ]
+
+    def arms(self) -> list[Arm]:
+        """Every training of the pruning experiment."""
+        kinds: list[tuple[ArmKind, float | None]] = [(kind, None) for kind in self.pruning.arms]
+        kinds += [(kind, dose) for dose in self.pruning.doses for kind in self.pruning.dose_arms]
+        return [self._arm(kind, share, seed) for kind, share in kinds for seed in self.pruning.seeds]
+
+    def _arm(self, kind: ArmKind, share: float | None, seed: int) -> Arm:
+        shared = set(Pruning.model_fields) & set(PruningStudy.model_fields)
+        pruning = Pruning(
+            arm=kind,
+            share=share,
+            probe_images=self.probe_images,
+            calibration_images=self.calibration_images,
+            **self.pruning.model_dump(include=shared),
+        )
+        baseline = self.config(seed)
+        return Arm(pruning, baseline.changed(epochs=self.pruning.epochs), baseline)
+
+    def model_configs(self) -> list[TrainingConfig]:
+        """Every training of the models that are compared with DCGAN; DCGAN's own are among ``configs``."""
+        return [
+            self.config(seed).changed(epochs=self.comparison.epochs, model=MODELS[name])
+            for name in self.comparison.models
+            for seed in self.comparison.seeds
+        ]
+
+    def compared_configs(self) -> list[TrainingConfig]:
+        """DCGAN's trainings of the seeds that are compared, then the other models'."""
+        return [*(self.config(seed) for seed in self.comparison.seeds), *self.model_configs()]
+
+    @property
+    def comparison_rows(self) -> list[int]:
+        """The epochs of Figure 1 that the compared models reach, and their last."""
+        shown = {epoch for epoch in self.figure_epochs if epoch < self.comparison.epochs}
+        return sorted(shown | {self.comparison.epochs})
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the study's runs are kept."""
+        return paths.RUNS / self.profile
+
+    @property
+    def figures_dir(self) -> Path:
+        """Where the study's figures go, unless the caller names another folder."""
+        return paths.FIGURES / self.profile
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The parameters of one file of ``params/``; one of comments alone changes nothing."""
+    try:
+        stored = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError:
+        stored = ""
+    if stored is not None and not isinstance(stored, dict):
+        raise InputError(f"{path} holds no parameters, lines such as 'width: 16'")
+    return stored or {}
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with some of them changed, by name, by dotted name, or a section's parameters in a mapping."""
+    merged = dict(values)
+    for name, value in changes.items():
+        section, dot, field = name.partition(".")
+        if dot:
+            section, value = section, {field: value}
+        inner = merged.get(section)
+        merged[section] = (
+            _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of sections by their dotted names, beside the others."""
+    flat = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat.update({f"{name}.{field}".rstrip("."): one for field, one in inner.items()})
+    return flat

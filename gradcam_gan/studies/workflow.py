@@ -1,0 +1,296 @@
+"""Notebooks run headlessly, all of them through Snakemake, and their results published in the repository."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
+
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
+from gradcam_gan.training import files
+from gradcam_gan.validation import choose
+
+KERNEL = "python3"
+OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "seeds"
+POLL_SECONDS = 0.5
+
+
+def notebook_parameters(notebook: Path) -> dict[str, object]:
+    """The names in a notebook's ``parameters`` cell with their default values as written.
+
+    Raises:
+        InputError: the file is missing or has no such cell.
+    """
+    if not notebook.is_file():
+        raise InputError(f"{notebook} does not exist")
+    found = papermill.inspect_notebook(notebook)
+    if not found:
+        raise InputError(f"{notebook} has no cell tagged 'parameters'")
+    return {name: parameter["default"] for name, parameter in found.items()}
+
+
+def run_notebook(
+    notebook: Path,
+    output: Path,
+    profile: str,
+    changes: Mapping[str, object] | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Execute a notebook under a profile.
+
+    papermill only warns of a parameter that a notebook does not have; here an unknown name is an error, before anything
+    runs. What the ``parameters`` cell does not name goes into its ``changes``.
+
+    Args:
+        notebook: the source.
+        output: where the executed copy goes; kept when the notebook fails.
+        profile: one of the profiles.
+        changes: parameters of the study by name, as for ``Study.load``.
+        folder: where its figures go; None: the profile's own.
+
+    Raises:
+        InputError: a parameter that is unknown, or a value that is not allowed.
+        RunError: a cell failed, or its process died; names the cell and where the executed copy is.
+    """
+    known, changes = notebook_parameters(notebook), changes or {}
+    Study.load(profile, **changes)
+    values: dict[str, object] = {name: value for name, value in changes.items() if name in known}
+    values["profile"] = profile
+    if rest := {name: value for name, value in changes.items() if name not in known}:
+        values["changes"] = rest
+    if folder is not None:
+        values["folder"] = str(folder.resolve())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # the profile is given here; the variable would replace it
+    os.environ.pop(PROFILE_VARIABLE, None)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            values,
+            kernel_name=KERNEL,
+            cwd=notebook.parent,
+            progress_bar=False,
+            log_output=False,
+        )
+    except PapermillExecutionError as error:
+        reason = f"{error.ename}: {str(error.evalue).splitlines()[0] if error.evalue else ''}"
+        raise RunError(
+            f"{notebook.name} failed in cell {error.cell_index} (In [{error.exec_count}]): {reason}; "
+            f"the executed copy is {output}"
+        ) from error
+    except DeadKernelError as error:
+        raise RunError(
+            f"{notebook.name}: its Python process died, perhaps for want of memory; the executed copy is {output}"
+        ) from error
+
+
+def make_figures(
+    profile: str,
+    changes: Mapping[str, object] | None = None,
+    *,
+    only: str | None = None,
+    folder: Path | None = None,
+    cores: int | None = None,
+    arguments: Sequence[str] = (),
+) -> None:
+    """Run the workflow, and say what it does: a line when a figure is there, and how many jobs are done.
+
+    What Snakemake itself says goes to ``runs/<profile>/logs/snakemake.log``.
+
+    Args:
+        profile: one of the profiles.
+        changes: parameters of the study by name, as for ``Study.load``.
+        only: the number or name of one notebook, such as ``02``; None: all.
+        folder: where the figures go; None: the profile's own.
+        cores: how many to use; None: all.
+        arguments: more arguments for Snakemake; with ``--dry-run`` it speaks for itself.
+
+    Raises:
+        InputError: there is no such notebook, parameter or value.
+        RunError: a job failed; names it, its last words and its log.
+    """
+    study = Study.load(profile, **(changes or {}))
+    notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
+    if only is not None:
+        chosen = [name for name in notebooks if name == only or name.split("_")[0] == only.zfill(2)]
+        if not chosen:
+            choose("ONLY", only, notebooks)
+        notebooks = chosen
+    command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks)]
+    command += ["--cores", str(cores or "all"), "--rerun-incomplete", *arguments]
+    config = {
+        "profile": profile,
+        "changes": dict(changes or {}),
+        **({"folder": str(folder.resolve())} if folder else {}),
+    }
+    logs = study.runs_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    files.write_json(
+        logs / "config.json", config
+    )  # on the command line Snakemake would take numbers for text
+    command += ["--configfile", str(logs / "config.json")]
+    if {"--dry-run", "--dryrun", "-n"} & set(arguments):
+        subprocess.run(command, cwd=paths.REPOSITORY, check=False)
+        return
+    log = logs / "snakemake.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=paths.REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _report(process, log, folder or study.figures_dir)
+        except KeyboardInterrupt:
+            process.wait()  # it got the signal too, and ends its jobs
+            raise
+    if process.returncode:
+        raise RunError(f"{_last_words(log)}; Snakemake's own log is {log}")
+
+
+def _report(process: "subprocess.Popen[bytes]", log: Path, folder: Path) -> None:
+    """Until the process ends: a line for every new figure, and the number of jobs done."""
+    start, seen = time.time(), set[tuple[str, float]]()
+    with tqdm(
+        desc="jobs", unit="job", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}]", disable=None
+    ) as bar:
+        while True:
+            ended = process.poll() is not None
+            for path, made in _figures_since(start, folder):
+                if (path.name, made) not in seen:
+                    seen.add((path.name, made))
+                    minutes, seconds = divmod(int(made - start), 60)
+                    bar.write(f"{minutes:3}:{seconds:02}  {os.path.relpath(path)}", file=sys.stdout)
+            if steps := re.findall(r"^(\d+) of (\d+) steps", log.read_text(errors="replace"), re.MULTILINE):
+                bar.n, bar.total = map(int, steps[-1])
+                bar.refresh()
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _figures_since(start: float, folder: Path) -> Iterator[tuple[Path, float]]:
+    """PNG files of a folder that are newer than a time, oldest first."""
+    found = [(path, path.stat().st_mtime) for path in folder.glob("*.png")]
+    for path, made in sorted(found, key=lambda item: item[1]):
+        if made >= start:
+            yield path, made
+
+
+def _last_words(log: Path) -> str:
+    """Which job failed first, by Snakemake's log, and what it said last."""
+    text = log.read_text(errors="replace")
+    failed = re.search(r"^Error in rule (\w+):\n((?:    .*\n)+)", text, re.MULTILINE)
+    if not failed:
+        return " ".join(text.strip().splitlines()[-1:]) or "Snakemake ended without a word"
+    own = re.search(r"^    log: (\S+\.log)", failed[2], re.MULTILINE)
+    said = (paths.REPOSITORY / own[1]).read_text(errors="replace") if own else ""
+    errors = [line for line in said.splitlines() if line.startswith("error: ")] or said.splitlines()
+    return f"{failed[1]} failed: {' '.join(errors[-1:]).removeprefix('error: ') or 'it left no log'}"
+
+
+def store_outputs(executed: Path, notebook: Path) -> None:
+    """Put the outputs of an executed copy into the notebook it came from, without papermill's traces.
+
+    Args:
+        executed: the copy, from ``run_notebook``.
+        notebook: the source; its code must still be what was executed.
+
+    Raises:
+        InputError: a cell of the source has changed since.
+    """
+    source, copy = nbformat.read(notebook, 4), nbformat.read(executed, 4)
+    cells = [cell for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
+        raise InputError(f"{executed} was made from another version of {notebook}; run it again")
+    count = 0
+    for mine, done in zip(source.cells, cells, strict=True):
+        if mine.cell_type == "code":
+            count += 1
+            mine.outputs, mine.execution_count = done.outputs, count
+            for output in mine.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = count
+    source.metadata.pop("widgets", None)
+    if "widgets" in copy.metadata:
+        source.metadata["widgets"] = copy.metadata["widgets"]
+    nbformat.write(source, notebook)
+
+
+def publish(study: Study) -> None:
+    """Keep a profile's results in the repository: quick's outputs in the notebooks, seeds' verdicts in the README.
+
+    Either brings the README's table of notebooks and figures up to date.
+
+    Args:
+        study: a profile whose notebooks have run (``make figures``).
+
+    Raises:
+        InputError: nothing of this profile is published, a notebook has not run, or has changed since.
+    """
+    choose("profile", study.profile, (OUTPUTS_PROFILE, VERDICTS_PROFILE))
+    text = paths.README.read_text()
+    if study.profile == OUTPUTS_PROFILE:
+        for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+            executed = study.runs_dir / "notebooks" / notebook.name
+            if not executed.is_file():
+                raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
+            store_outputs(executed, notebook)
+        text = with_block(text, "figures", figures_markdown(study.figures_dir))
+    else:
+        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir)))
+    paths.README.write_text(text)
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """A text with the part between ``<!-- name: start -->`` and ``<!-- name: end -->`` replaced."""
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    before, rest = text.split(start)
+    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def read_claims(folder: Path) -> pd.DataFrame:
+    """The ledger (``claims.ledger``) of all notebooks of a profile.
+
+    Raises:
+        InputError: there is none.
+    """
+    tables = [pd.read_csv(path) for path in sorted(folder.glob("table_claims*.csv"))]
+    if not tables:
+        raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
+    return pd.concat(tables, ignore_index=True)
+
+
+def figures_markdown(folder: Path) -> str:
+    """The README's table of notebooks: question and results, from the notebooks' titles and manifests."""
+    lines = ["| notebook | question | figures and tables |", "|---|---|---|"]
+    for name, manifest in read_manifests(folder).items():
+        title = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", 4).cells[0].source.splitlines()[0]
+        question = title.split("·", 1)[1].strip()
+        results = ", ".join(f"`{result}`" for result in manifest["results"])
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {results} |")
+    return "\n".join(lines)
+
+
+def claims_markdown(claims: pd.DataFrame) -> str:
+    """The ledger (``read_claims``) as the README's table: a row per claim, its readings in one cell."""
+    lines = [
+        "| claim | the paper, or the poster (P) | verdict | readings: Grad-CAM, statistics, evidence; or scores |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in claims.groupby("claim"):
+        readings = "<br>".join(
+            f"{row['reading'].removeprefix('Grad-CAM, ')}: *{row['outcome']}*; {row['sentence']}"
+            for row in rows.to_dict("records")
+        )
+        lines.append(f"| {name} | {rows['text'].iloc[0]} | **{rows['verdict'].iloc[0]}** | {readings} |")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import refused
+
+from gradcam_gan.models.options import MODELS
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Study
+
+each_profile = pytest.mark.parametrize("profile", PROFILES)
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch):
+    monkeypatch.delenv(PROFILE_VARIABLE, raising=False)
+
+
+def names(values, section=""):
+    """Dotted names of parameters."""
+    found = set()
+    for name, value in values.items():
+        found |= names(value, f"{name}.") if isinstance(value, dict) else {section + name}
+    return found
+
+
+def test_every_parameter_stands_in_the_base_with_a_comment_and_a_profile_says_only_what_differs():
+    text = (paths.PARAMS / "base.yaml").read_text()
+    base = yaml.safe_load(text)
+    assert names(base) == names(Study.load("quick").model_dump()) - {"profile"}
+    for line in text.splitlines():
+        if re.match(r" *\w+: \S", line) and line.split(":")[0].strip() not in ("batch_size", "doses"):
+            assert "#" in line, line
+    assert {path.stem for path in paths.PARAMS.glob("*.yaml")} == {*PROFILES, "base"}
+    for profile in PROFILES:
+        stored = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text()) or {}
+        for name, value in stored.items():
+            changed = (
+                {key for key in value if value[key] != base[name][key]} if isinstance(value, dict) else {name}
+            )
+            assert changed == set(value) if isinstance(value, dict) else base[name] != value
+
+
+@each_profile
+def test_every_training_has_a_name_of_its_own_and_differs_as_it_should(profile):
+    study = Study.load(profile)
+    configs, models = study.configs(), study.model_configs()
+    assert len({config.name for config in [*configs, *models]}) == len(configs) + len(models)
+    assert len({arm.name for arm in study.arms()}) == len(study.arms())
+    assert [config.padding for config in configs] == ["zeros"] * len(study.seeds) + ["background"] * len(
+        study.background_seeds
+    )
+    assert {config.model_name for config in models} == set(MODELS) - {BASELINE_MODEL}
+    for config in models:
+        plain = config.changed(model=None, epochs=study.epochs)
+        assert (plain, config.epochs) == (study.config(config.seed), study.comparison.epochs)
+    for arm in study.arms():
+        assert arm.baseline == study.config(arm.seed)
+        assert arm.training == arm.baseline.changed(epochs=study.pruning.epochs)
+        assert arm.pruning.tau == study.pruning.tau
+
+
+def test_changes_reach_a_section_whole_or_by_dotted_name():
+    by_name = Study.load("smoke", **{"pruning.tau": 0.5, "width": 8})
+    assert by_name == Study.load("smoke", pruning={"tau": 0.5}, width=8)
+    assert by_name.changes() == {"pruning.tau": 0.5, "width": 8}
+    assert by_name.pruning.epochs == Study.load("smoke").pruning.epochs
+
+
+def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
+    study = Study.of_notebook("smoke", {"pruning.tau": 0.5}, width=None, epochs=4)
+    assert study.changes() == {"pruning.tau": 0.5, "epochs": 4}
+    monkeypatch.setenv(PROFILE_VARIABLE, "smoke")
+    assert Study.of_notebook("paper", {"width": 3}, seeds=[5]) == Study.load("smoke")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"widht": 3}, "'widht' is not a field; did you mean 'width'?"),
+        ({"pruning.tua": 1}, "pruning: 'tua' is not a field; did you mean 'tau'?"),
+        ({"pruning.tau": 2.0}, "tau=2.0"),
+        ({"pruning": 3}, "pruning=3"),
+        ({"width": 0}, "width=0"),
+        ({"seeds": [1, 1]}, "seeds=[1, 1]"),
+        ({"pruning.seeds": [9]}, "pruning.seeds=[9] must be among seeds=[0, 1]"),
+        ({"comparison.epochs": 4}, "comparison.epochs=4 must not exceed epochs=3"),
+        ({"figure_epochs": [2, 1]}, "figure_epochs=[2, 1] must ascend"),
+        ({"figure_epochs": [1, 9]}, "must lie in 0..epochs=3"),
+        ({"comparison.models": ["dudgn"]}, "models='dudgn' is unknown; did you mean 'dudgan'?"),
+        ({"comparison.models": ["dcgan"]}, "dcgan is always compared"),
+        ({"comparison.times": [0.5, 0]}, "must ascend within 0..1"),
+        ({"profile": "quick"}, "profile is given twice"),
+    ],
+)
+def test_bad_values_are_one_line(changes, part):
+    assert part in refused(lambda: Study.load("smoke", **changes))
+
+
+def test_an_unknown_profile_is_one_line():
+    assert "profile='qick' is unknown; did you mean 'quick'?" in refused(Study.load, "qick")
+
+
+def test_a_study_needs_no_torch():
+    code = "import sys; from gradcam_gan import Study; Study.load('smoke').arms(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

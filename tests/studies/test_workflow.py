@@ -1,0 +1,399 @@
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from helpers import refused
+
+from gradcam_gan.__main__ import _assignments, main
+from gradcam_gan.errors import RunError
+from gradcam_gan.studies import paths, workflow
+from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
+from gradcam_gan.studies.workflow import make_figures, publish, run_notebook, store_outputs
+from gradcam_gan.training.config import TrainingConfig
+
+ROOT = paths.REPOSITORY
+STEMS = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PARAMETERS = 'profile = "quick"\nwidth = None\nchanges = {}\nfolder = None'
+
+
+def write_notebook(path, *cells, parameters=PARAMETERS):
+    """A notebook that asks for a kernel which is not there, as one from another machine may."""
+    kernel = {"name": "elsewhere", "display_name": "Elsewhere", "language": "python"}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    notebook.cells.append(nbformat.v4.new_markdown_cell("# 1 · Why?"))
+    if parameters is not None:
+        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{i}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def printed(path):
+    """What an executed notebook printed."""
+    cells = nbformat.read(path, 4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+class TestRunNotebook:
+    def test_parameters_of_the_cell_are_injected_and_all_others_are_changes(self, tmp_path, monkeypatch):
+        """Whatever the variable says, that replaces the profile for nbval."""
+        monkeypatch.setenv(PROFILE_VARIABLE, "paper")
+        monkeypatch.chdir(tmp_path)
+        source = write_notebook(
+            Path("in/n.ipynb"),
+            f"import os\nprint([profile, width, changes, folder, os.environ.get({PROFILE_VARIABLE!r}), os.getcwd()])",
+        )
+        before, output = source.read_bytes(), Path("out/deep/n.ipynb")
+        run_notebook(
+            source, output, "smoke", {"width": 5, "seeds": [0, 7], "pruning.tau": 0.5}, Path("figures")
+        )
+        rest = {"seeds": [0, 7], "pruning.tau": 0.5}
+        assert ast.literal_eval(printed(output)) == [
+            "smoke", 5, rest, str(tmp_path / "figures"), None, str(tmp_path / "in")
+        ]  # fmt: skip
+        assert source.read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"widht": 3}, "'widht' is not a field; did you mean 'width'?"),
+            ({"pruning.tua": 3}, "did you mean 'tau'?"),
+            ({"width": 0}, "width=0"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_runs(self, tmp_path, changes, line):
+        source = write_notebook(tmp_path / "n.ipynb", "open('ran', 'w')")
+        assert line in refused(run_notebook, source, tmp_path / "out.ipynb", "smoke", changes)
+        assert {file.name for file in tmp_path.iterdir()} == {"n.ipynb"}
+
+    def test_a_notebook_that_is_missing_or_has_no_parameters_is_refused(self, tmp_path):
+        assert "does not exist" in refused(run_notebook, tmp_path / "n.ipynb", tmp_path / "o.ipynb", "smoke")
+        source = write_notebook(tmp_path / "n.ipynb", "print()", parameters=None)
+        assert "no cell tagged 'parameters'" in refused(run_notebook, source, tmp_path / "o.ipynb", "smoke")
+
+    def test_a_cell_that_raises_leaves_its_copy_and_one_line(self, tmp_path):
+        source = write_notebook(tmp_path / "n.ipynb", "print('before')", "1 / 0", "print('after')")
+        output = tmp_path / "out.ipynb"
+        with pytest.raises(RunError) as caught:
+            run_notebook(source, output, "smoke")
+        # in the copy, cell 1 has the defaults, cell 2 the profile
+        assert str(caught.value) == (
+            f"n.ipynb failed in cell 4 (In [4]): ZeroDivisionError: division by zero; the executed copy is {output}"
+        )
+        assert printed(output) == "before\n"
+
+    def test_a_process_that_is_killed_is_one_line_too(self, tmp_path):
+        """As the kernel of Linux does where memory runs out."""
+        source = write_notebook(
+            tmp_path / "n.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+        )
+        with pytest.raises(RunError, match=r"n.ipynb: its Python process died.*out.ipynb"):
+            run_notebook(source, tmp_path / "out.ipynb", "smoke")
+        assert (tmp_path / "out.ipynb").is_file()
+
+
+def run_copy(path, *texts):
+    """An executed copy as papermill leaves it: the injected cell behind the parameters, every cell with an output."""
+    copy = nbformat.read(path, 4)
+    copy.cells.insert(
+        2, nbformat.v4.new_code_cell("x = 4", metadata={"tags": ["injected-parameters"]}, id="new")
+    )
+    for i, (cell, text) in enumerate(zip(copy.cells[3:], texts, strict=True)):
+        cell.metadata["papermill"] = {"duration": 1.0}
+        cell.execution_count = i + 3
+        cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": text}, execution_count=i + 3)]
+    copy.metadata["papermill"] = {"start_time": "now"}
+    return copy
+
+
+class TestPublish:
+    @pytest.fixture
+    def repository(self, tmp_path, monkeypatch):
+        """One notebook that has run, and what it has made under both published profiles."""
+        for name in ("NOTEBOOKS", "RUNS", "FIGURES"):
+            monkeypatch.setattr(paths, name, tmp_path / name.lower())
+        monkeypatch.setattr(paths, "README", tmp_path / "README.md")
+        blocks = [f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in ("claims", "figures")]
+        paths.README.write_text("before\n{}\nbetween\n{}\nafter\n".format(*blocks))
+        source = write_notebook(paths.NOTEBOOKS / "01_n.ipynb", "a", "b")
+        (paths.RUNS / "quick" / "notebooks").mkdir(parents=True)
+        nbformat.write(run_copy(source, "first", "second"), paths.RUNS / "quick" / "notebooks" / "01_n.ipynb")
+        for profile in ("quick", "seeds"):
+            (paths.FIGURES / profile).mkdir(parents=True)
+        manifest = {"results": {"fig_a": {}, "table_b": {}}}
+        (paths.FIGURES / "quick" / "01_n.json").write_text(json.dumps(manifest))
+        claims = pd.DataFrame(
+            {"claim": ["C1", "C1"], "text": "clear", "verdict": "partly", "outcome": "holds"}
+        )
+        claims = claims.assign(
+            reading=["Grad-CAM, running, real", "recall"], sentence=["0.5 more", "0.5 less"]
+        )
+        claims.to_csv(paths.FIGURES / "seeds" / "table_claims.csv", index=False)
+        claims.assign(claim="C6").to_csv(paths.FIGURES / "seeds" / "table_claims_pruning.csv", index=False)
+        return tmp_path
+
+    def test_outputs_go_into_the_notebooks_without_papermills_traces(self, repository):
+        publish(Study.load("quick"))
+        stored = nbformat.read(paths.NOTEBOOKS / "01_n.ipynb", 4)
+        assert [cell.source for cell in stored.cells[2:]] == ["a", "b"]
+        assert [cell.execution_count for cell in stored.cells[1:]] == [1, 2, 3]
+        assert [cell.outputs[0]["data"]["text/plain"] for cell in stored.cells[2:]] == ["first", "second"]
+        assert [cell.outputs[0]["execution_count"] for cell in stored.cells[2:]] == [2, 3]
+        for trace in ("papermill", "injected-parameters"):
+            assert trace not in (paths.NOTEBOOKS / "01_n.ipynb").read_text()
+
+    def test_the_readme_gets_its_tables_and_keeps_the_rest(self, repository):
+        for profile in ("quick", "seeds", "quick"):
+            publish(Study.load(profile))
+        before, claims, between, figures, after = re.split(r"<!-- .* -->", paths.README.read_text())
+        assert (before, between, after) == ("before\n", "\nbetween\n", "\nafter\n")
+        rows = [line for line in claims.splitlines() if line.startswith("| C")]
+        assert [row.split(" | ")[:3] for row in rows] == [
+            [f"| {name}", "clear", "**partly**"] for name in ("C1", "C6")
+        ]
+        assert "running, real: *holds*; 0.5 more<br>recall: *holds*; 0.5 less" in rows[0]
+        assert figures.splitlines()[-1] == "| [01_n](notebooks/01_n.ipynb) | Why? | `fig_a`, `table_b` |"
+
+    def test_a_copy_of_another_version_is_refused_and_nothing_changes(self, repository):
+        source, executed = paths.NOTEBOOKS / "01_n.ipynb", paths.RUNS / "quick" / "notebooks" / "01_n.ipynb"
+        executed.write_text(executed.read_text().replace('"b"', '"changed"'))
+        before = source.read_bytes()
+        assert "was made from another version" in refused(store_outputs, executed, source)
+        assert source.read_bytes() == before
+
+    def test_what_is_missing_is_one_line(self, repository):
+        assert "profile='smoke' is unknown" in refused(publish, Study.load("smoke"))
+        (paths.RUNS / "quick" / "notebooks" / "01_n.ipynb").unlink()
+        assert "make figures PROFILE=quick makes it" in refused(publish, Study.load("quick"))
+        shutil.rmtree(paths.FIGURES / "seeds")
+        assert "has no verdicts" in refused(publish, Study.load("seeds"))
+
+
+def assert_refused(capsys, arguments, *parts):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("fields", "parts"),
+        [
+            (["widht=4", "width=0"], ["'widht' is not a field", "did you mean 'width'?", "width=0"]),
+            (["width"], ["'width' is no NAME=VALUE"]),
+            (["width=[1"], ["'width=[1'", "YAML"]),
+            (["data=mnist-5"], ["'mnist-5'"]),
+            (["device=cuda:77", "train_images=64"], ["cuda:77"]),
+        ],
+        ids=lambda value: value[0],
+    )
+    def test_train_refuses_a_bad_field_in_one_line(self, capsys, tmp_path, fields, parts):
+        assert_refused(capsys, ["train", "--runs-dir", str(tmp_path / "runs"), *fields], *parts)
+        assert not (tmp_path / "runs").exists()
+
+    def test_train_prints_the_path_of_the_run(self, capsys, tmp_path):
+        fields = ["preset=paper28", "width=2", "epochs=1", "train_images=64", "batch_size=32", "device=cpu"]
+        assert main(["train", "--runs-dir", str(tmp_path), *fields]) == 0
+        path = Path(capsys.readouterr().out.strip())
+        assert path == tmp_path / TrainingConfig(**_assignments(fields)).name
+        assert json.loads((path / "manifest.json").read_text())["status"] == "complete"
+
+    @pytest.mark.parametrize(
+        ("arguments", "part"),
+        [
+            (["notebook", "n.ipynb", "out.ipynb", "--profile", "smok"], "n.ipynb does not exist"),
+            (["figures", "--profile", "smok"], "did you mean 'smoke'?"),
+            (["figures", "--profile", "smoke", "widht=3"], "did you mean 'width'?"),
+            (["figures", "--profile", "smoke", "--only", "7"], "02_epoch_heatmaps"),
+            (["prune", "rule71", "--profile", "smoke"], "arm='rule71' is unknown"),
+        ],
+        ids=lambda value: value[0] if isinstance(value, list) else "",
+    )
+    def test_what_cannot_be_is_one_line(self, capsys, arguments, part):
+        assert_refused(capsys, arguments, part)
+
+
+def copy_repository(target):
+    """What the workflow needs of the repository, without runs and figures."""
+    for name in ("Snakefile", "params", "notebooks", "gradcam_gan"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        else:
+            shutil.copy2(source, target / name)
+    return target
+
+
+def snakemake(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def dry_run(repository, config, *arguments):
+    (repository / "config.json").write_text(json.dumps(config))
+    return snakemake(repository, "--dry-run", "--configfile", "config.json", *arguments)
+
+
+def planned(repository, changes=None, folder=None):
+    """A dry run's jobs: rule -> its outputs, a list a job."""
+    done = dry_run(repository, {"profile": "smoke", "changes": changes or {}, "folder": folder})
+    assert done.returncode == 0, done.stderr + done.stdout
+    jobs = defaultdict(list)
+    for block in re.split(r"\n(?=(?:local)?rule )", done.stdout + done.stderr):
+        if found := re.match(r"(?:local)?rule (\w+):", block):
+            output = re.search(r"^    output: (.*)$", block, re.MULTILINE)
+            jobs[found[1]].append(re.sub(r" \(update\)", "", output[1]).split(", ") if output else [])
+    return dict(jobs)
+
+
+@contextmanager
+def edited(path, old, new):
+    """The file with something replaced; afterwards as it was, its time too."""
+    before, times = path.read_text(), path.stat()
+    assert old in before
+    path.write_text(before.replace(old, new))
+    yield
+    path.write_text(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+class TestSnakefile:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def repository(cls, tmp_path_factory):
+        """A copy, and beside it every output as if made, so that nothing is left to do."""
+        folder = copy_repository(tmp_path_factory.mktemp("repository"))
+        for outputs in planned(folder).values():
+            for name in (name for job in outputs for name in job):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text("made")
+        done = snakemake(folder, "--touch", "--forceall", "--config", "profile=smoke")
+        assert done.returncode == 0, done.stderr
+        assert planned(folder) == {}
+        return folder
+
+    def test_plans_a_job_for_every_training_arm_model_and_notebook(self, tmp_path):
+        study, jobs = Study.load("smoke"), planned(copy_repository(tmp_path))
+        expected = {
+            "train": [f"{config.name}.trained" for config in study.configs()],
+            "evaluate": [f"{config.name}.scored" for config in study.configs() if config.padding == "zeros"],
+            "prune": [f"{arm.name}.scored" for arm in study.arms()],
+            "evaluate_model": [f"{config.name}.scored" for config in study.model_configs()],
+        }
+        for rule, marks in expected.items():
+            assert sorted(output for (output,) in jobs.pop(rule)) == sorted(
+                f"runs/smoke/{mark}" for mark in marks
+            )
+        assert jobs.pop("figures") == [[]]
+        assert jobs == {
+            f"notebook_{stem}": [[f"figures/smoke/{stem}.json", f"runs/smoke/notebooks/{stem}.done"]]
+            for stem in STEMS
+        }
+
+    def test_a_changed_plot_repeats_no_training_and_a_changed_seed_that_seed_alone(self, repository):
+        with edited(repository / "gradcam_gan" / "studies" / "style.py", "\n", "\n\n"):
+            assert planned(repository).keys() == {"figures", *(f"notebook_{stem}" for stem in STEMS)}
+        with edited(repository / "params" / "smoke.yaml", "\nseeds: [0, 1]\n", "\nseeds: [0, 5]\n"):
+            by_file = planned(repository)
+        by_name = planned(repository, {"seeds": [0, 5]})
+        new = Study.load("smoke", seeds=[0, 5]).config(5)
+        assert by_file["train"] == by_name["train"] == [[f"runs/smoke/{new.name}.trained"]]
+
+    def test_an_experiments_parameters_concern_its_notebooks_alone(self, repository):
+        jobs = planned(repository, {"pruning.tau": 0.5})
+        assert len(jobs.pop("prune")) == len(Study.load("smoke").arms())
+        assert jobs.keys() == {"figures", "notebook_03_prune_70"}
+        jobs = planned(repository, {"comparison.models": ["dudgan", "conditional-dcgan"]})
+        assert jobs.keys() == {"figures", "notebook_04_diffusion_gans", "notebook_05_explain_dudgan"}
+
+    def test_another_folder_is_made_beside_the_published_one(self, repository):
+        jobs = planned(repository, folder="elsewhere")
+        assert [output for (output, _) in (jobs[f"notebook_{stem}"][0] for stem in STEMS)] == [
+            f"elsewhere/{stem}.json" for stem in STEMS
+        ]
+
+    def test_commands_are_those_that_the_command_line_takes(self, tmp_path):
+        """The fields of every training give back its configuration; arms and notebooks get the changes."""
+        change = {"width": 5, "pruning.tau": 0.5}
+        done = dry_run(copy_repository(tmp_path), {"profile": "smoke", "changes": change}, "--printshellcmds")
+        study, text = Study.load("smoke", **change), done.stdout + done.stderr
+        for command, configs in (("train", study.configs()), ("evaluate", [*study.compared_configs()])):
+            found = re.findall(
+                rf"gradcam_gan {command} --runs-dir runs/smoke (?:--images 64 )?(.*?) > \S+", text
+            )
+            given = {TrainingConfig(**_assignments(shlex.split(fields))).name for fields in found}
+            assert given >= {config.name for config in configs}
+        for arm in study.arms():
+            (texts,) = re.findall(rf"gradcam_gan prune {arm.name} (.*) --profile smoke", text)
+            assert _assignments(shlex.split(texts)) == change
+        texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
+        assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [1, 1, 1, 1, 2]
+
+    @pytest.mark.parametrize(
+        ("config", "line"),
+        [
+            ({"profile": "smok"}, "error: profile='smok' is unknown; did you mean 'smoke'?"),
+            (
+                {"profile": "smoke", "changes": {"widht": 3}},
+                "error: Study: 'widht' is not a field; did you mean 'width'?",
+            ),
+        ],
+        ids=["profile", "name"],
+    )
+    def test_an_unknown_name_fails_with_one_clear_line(self, tmp_path, config, line):
+        done = dry_run(copy_repository(tmp_path), config)
+        assert done.returncode != 0
+        (said,) = (done.stdout + done.stderr).strip().splitlines()
+        assert said.startswith(line)
+
+
+class TestMakeFigures:
+    """With a program in Snakemake's place."""
+
+    @pytest.fixture
+    def stub(self, tmp_path, monkeypatch):
+        def replace(code):
+            monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+            monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
+            monkeypatch.setattr(workflow, "POLL_SECONDS", 0.01)
+            (tmp_path / "snakemake.py").write_text(code)
+
+        return replace
+
+    def test_says_when_a_figure_is_there(self, stub, tmp_path, capsys):
+        stub(
+            "import pathlib, time\nprint('3 of 7 steps (43%) done', flush=True)\n"
+            "time.sleep(0.05)\npathlib.Path('figures').mkdir()\npathlib.Path('figures/fig1.png').touch()\n"
+        )
+        make_figures("smoke", folder=tmp_path / "figures")
+        (line,) = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r" +0:0\d  \S*figures/fig1.png", line)
+        assert "3 of 7" in (tmp_path / "runs" / "smoke" / "logs" / "snakemake.log").read_text()
+
+    def test_a_failed_job_is_one_line_with_its_own_last_words(self, stub, tmp_path):
+        (tmp_path / "job.log").write_text("INFO: x\nerror: the disk is full\nbye\n")
+        said = "Error in rule train:\n    jobid: 3\n    log: job.log (check log file(s) for error details)\nmore\n"
+        stub(f"import sys\nprint({said!r})\nsys.exit(1)\n")
+        with pytest.raises(
+            RunError, match=r"^train failed: the disk is full; Snakemake's own log is .*snakemake.log$"
+        ):
+            make_figures("smoke", folder=tmp_path)
