@@ -60,6 +60,7 @@ test: setup ## lint, types, tests, and every notebook at the smoke profile
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache
 	$(ONE_THREAD) $(RUN) -m pytest -n $(CORES)
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then set -x; \
 	    GRADCAM_GAN_PROFILE=smoke $(ONE_THREAD) $(RUN) -m pytest -n $(CORES) --dist loadfile --nbval-lax notebooks; \
