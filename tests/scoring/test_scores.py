@@ -16,9 +16,9 @@ from torch import nn
 from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.models.dcgan import Generator
-from gradcam_gan.scoring import evaluator as classifier_module
+from gradcam_gan.scoring import evaluator as evaluator_module
 from gradcam_gan.scoring import scores
-from gradcam_gan.scoring.evaluator import Classifier, load_classifier, train_classifier
+from gradcam_gan.scoring.evaluator import Evaluator, load_evaluator, train_evaluator
 from gradcam_gan.scoring.scores import (
     Reference,
     draw,
@@ -36,8 +36,8 @@ DIGITS = [f"class_{digit}" for digit in range(10)]
 
 
 @pytest.fixture(scope="module")
-def classifier():
-    return load_classifier()
+def evaluator():
+    return load_evaluator()
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def training():
 
 
 @pytest.fixture(scope="module")
-def reference(held_out, training, classifier):
+def reference(held_out, training, evaluator):
     """1,000 held-out digits; the first 500 training digits are those that a generator learned from."""
-    return Reference(held_out, classifier, training=training.images[:500])
+    return Reference(held_out, evaluator, training=training.images[:500])
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def few(held_out):
 
 
 @pytest.fixture(scope="module")
-def small(few, training, classifier):
-    return Reference(few, classifier, training=training.images[:50])
+def small(few, training, evaluator):
+    return Reference(few, evaluator, training=training.images[:50])
 
 
 @pytest.fixture
@@ -205,19 +205,19 @@ class TestKnownQuality:
         labels = training.labels[500:1000].bincount() / 500
         torch.testing.assert_close(shares, labels, atol=0.01, rtol=0)
 
-    def test_fewer_images_have_a_larger_distance(self, training, held_out, classifier, reference, real):
+    def test_fewer_images_have_a_larger_distance(self, training, held_out, evaluator, reference, real):
         assert evaluate(training.images[500:600], reference)["fid"] > 2 * real["fid"]
         part = held_out._replace(images=held_out.images[:100], labels=held_out.labels[:100])
-        scores = evaluate(training.images[500:1000], Reference(part, classifier))
+        scores = evaluate(training.images[500:1000], Reference(part, evaluator))
         assert scores["n_reference"] == 100
         assert scores["fid"] > 2 * real["fid"]
 
 
 @pytest.fixture(scope="module")
-def greys(classifier):
+def greys(evaluator):
     """Reference images all 102, training images black and white."""
     images = ImageSet(flat(102), torch.zeros(20, dtype=torch.int64), list("0123456789"))
-    return Reference(images, classifier, training=flat(0, 255, count=3, size=24))
+    return Reference(images, evaluator, training=flat(0, 255, count=3, size=24))
 
 
 class TestNearestTraining:
@@ -227,17 +227,17 @@ class TestNearestTraining:
         assert scores["nearest_training"] == pytest.approx(distance, abs=1e-3)
         assert scores["nearest_training_ratio"] == pytest.approx(distance / 0.4, abs=3e-3)
 
-    def test_black_against_white_is_1_and_images_count_alike(self, greys, classifier):
+    def test_black_against_white_is_1_and_images_count_alike(self, greys, evaluator):
         assert greys.typical_distance == pytest.approx(0.4, abs=1e-3)
         assert greys.distance_to_training(flat(0, 51, 102)) == pytest.approx(0.2, abs=1e-3)
         images = ImageSet(flat(255), torch.zeros(20, dtype=torch.int64), list("0123456789"))
-        black = Reference(images, classifier, training=flat(0, count=1))
+        black = Reference(images, evaluator, training=flat(0, count=1))
         assert black.typical_distance == pytest.approx(1, abs=1e-3)
         # 130 images: more than one batch
         assert black.distance_to_training(flat(0, 255, count=65)) == pytest.approx(0.5, abs=1e-3)
 
-    def test_without_training_images_it_is_not_a_number(self, few, classifier):
-        scores = evaluate(few.images, Reference(few, classifier))
+    def test_without_training_images_it_is_not_a_number(self, few, evaluator):
+        scores = evaluate(few.images, Reference(few, evaluator))
         assert math.isnan(scores["nearest_training"])
         assert math.isnan(scores["nearest_training_ratio"])
         assert scores["fid"] == pytest.approx(0, abs=1e-4)
@@ -345,10 +345,10 @@ class TestDefinitions:
         assert expected != manifold_scores(real, fake, 5)
         assert len(set(expected.values())) == 4
 
-    def test_evaluate_takes_them_from_the_classifiers_features(self, small, training, classifier):
+    def test_evaluate_takes_them_from_the_evaluators_features(self, small, training, evaluator):
         images = training.images[60:100]
         with torch.inference_mode():
-            features = classifier.features(images)
+            features = evaluator.features(images)
         scores = evaluate(images, small)
         expected = feature_distances(features, small.features)
         assert list(expected) == DISTANCES
@@ -373,32 +373,32 @@ class TestSamples:
         scores = evaluate(images, small)
         assert evaluate(to_model_range(images), small) == pytest.approx(scores, rel=1e-3, abs=1e-4)
 
-    def test_random_state_and_output_stay_as_they_were(self, few, classifier, training, capsys):
+    def test_random_state_and_output_stay_as_they_were(self, few, evaluator, training, capsys):
         generator, before = random_generator(), torch.random.get_rng_state()
-        scores = evaluate(generator, Reference(few, classifier, training=training.images[:30]), count=20)
+        scores = evaluate(generator, Reference(few, evaluator, training=training.images[:30]), count=20)
         assert torch.equal(torch.random.get_rng_state(), before)
         torch.rand(3)  # nor does the state matter
         assert scores == evaluate(
-            generator, Reference(few, classifier, training=training.images[:30]), count=20
+            generator, Reference(few, evaluator, training=training.images[:30]), count=20
         )
         assert capsys.readouterr().out == ""
 
-    def test_both_sides_need_20_images(self, few, small, classifier):
+    def test_both_sides_need_20_images(self, few, small, evaluator):
         part = few._replace(images=few.images[:19], labels=few.labels[:19])
-        assert "reference has 19 images; scores need 20" in refused(Reference, part, classifier)
+        assert "reference has 19 images; scores need 20" in refused(Reference, part, evaluator)
         assert "samples has 19 images; scores need 20" in refused(evaluate, part.images, small)
         assert "samples has 19 images" in refused(evaluate, Generator(width=2), small, count=19)
         assert evaluate(few.images[:20], small)["n"] == 20
-        smallest = Reference(few._replace(images=few.images[:20], labels=few.labels[:20]), classifier)
+        smallest = Reference(few._replace(images=few.images[:20], labels=few.labels[:20]), evaluator)
         assert evaluate(few.images, smallest)["n_reference"] == 20
 
-    def test_what_is_no_batch_of_images_is_refused(self, few, small, classifier):
+    def test_what_is_no_batch_of_images_is_refused(self, few, small, evaluator):
         broken = to_model_range(few.images)
         broken[3, 0, 5, 5] = math.nan
         assert "samples has values from nan" in refused(evaluate, broken, small)
         assert "samples has values from 0 to 255" in refused(evaluate, few.images.float(), small)
         assert "samples has shape" in refused(evaluate, few.images[0], small)
-        assert "reference has shape" in refused(Reference, few._replace(images=few.images[:, 0]), classifier)
+        assert "reference has shape" in refused(Reference, few._replace(images=few.images[:, 0]), evaluator)
 
 
 class TestDraw:
@@ -445,30 +445,30 @@ class TestDraw:
 
 
 class TestCache:
-    def test_features_are_computed_once(self, few, classifier, tmp_path, monkeypatch):
-        folder = tmp_path / "runs" / "classifiers"
-        first = Reference(few, classifier, cache=folder)
+    def test_features_are_computed_once(self, few, evaluator, tmp_path, monkeypatch):
+        folder = tmp_path / "runs" / "evaluators"
+        first = Reference(few, evaluator, cache=folder)
         (path,) = folder.iterdir()
         assert torch.equal(load_file(path)["features"], first.features)
-        assert torch.equal(first.features, Reference(few, classifier).features)
+        assert torch.equal(first.features, Reference(few, evaluator).features)
 
         monkeypatch.setattr(Reference, "embed", not_again)
-        again = Reference(few, classifier, cache=folder)
+        again = Reference(few, evaluator, cache=folder)
         assert torch.equal(again.features, first.features)
         assert again.digest == first.digest
         with pytest.raises(AssertionError, match="computed again"):
-            Reference(few, classifier)
+            Reference(few, evaluator)
 
-    def test_each_set_of_images_and_each_classifier_has_its_own(self, few, classifier, training, tmp_path):
-        other = copy.deepcopy(classifier)
+    def test_each_set_of_images_and_each_evaluator_has_its_own(self, few, evaluator, training, tmp_path):
+        other = copy.deepcopy(evaluator)
         other.embedding.bias.data[0] += 0.5
         changed = few.images.clone()
         changed[7, 0, 30, 30] ^= 1
         sets = [
-            (few, classifier, None),
-            (few._replace(images=changed), classifier, None),
+            (few, evaluator, None),
+            (few._replace(images=changed), evaluator, None),
             (few, other, None),
-            (few, classifier, training.images[:30]),  # other scores, though the same features
+            (few, evaluator, training.images[:30]),  # other scores, though the same features
         ]
         made = [Reference(*some, training=known, cache=tmp_path) for *some, known in sets]
         assert len({reference.digest for reference in made}) == len(sets)
@@ -477,19 +477,19 @@ class TestCache:
             assert torch.equal(reference.features, Reference(*some, training=known).features)
         assert not torch.allclose(made[2].features, made[0].features)
 
-    def test_memory_layout_does_not_count(self, few, classifier):
-        plain = Classifier()
-        plain.load_state_dict(classifier.state_dict())
-        assert Reference(few, plain.eval()).digest == Reference(few, classifier).digest
+    def test_memory_layout_does_not_count(self, few, evaluator):
+        plain = Evaluator()
+        plain.load_state_dict(evaluator.state_dict())
+        assert Reference(few, plain.eval()).digest == Reference(few, evaluator).digest
 
     @pytest.mark.parametrize("content", [b"", b"no features here", None])
-    def test_a_damaged_file_is_named(self, few, classifier, tmp_path, content):
-        Reference(few, classifier, cache=tmp_path)
+    def test_a_damaged_file_is_named(self, few, evaluator, tmp_path, content):
+        Reference(few, evaluator, cache=tmp_path)
         (path,) = tmp_path.iterdir()
         path.write_bytes(path.read_bytes()[:-1] if content is None else content)
-        assert str(path) in refused(Reference, few, classifier, cache=tmp_path, error=RunError)
+        assert str(path) in refused(Reference, few, evaluator, cache=tmp_path, error=RunError)
         path.unlink()
-        Reference(few, classifier, cache=tmp_path)
+        Reference(few, evaluator, cache=tmp_path)
 
 
 # --- runs
@@ -539,13 +539,13 @@ class TestEvaluateRun:
         (path,) = run.path.glob("scores-*.csv")
         assert pd.read_csv(path)["epoch"].tolist() == [0, 1, 2, 3]
 
-    def test_other_counts_and_references_are_computed_apart(self, run, small, few, classifier, monkeypatch):
+    def test_other_counts_and_references_are_computed_apart(self, run, small, few, evaluator, monkeypatch):
         calls = counted(monkeypatch)
         first = evaluate_run(run, small, epochs=[1], count=20)
         more = evaluate_run(run, small, epochs=[1], count=24)
         assert more["n"].tolist() == [24]
         part = few._replace(images=few.images[:30], labels=few.labels[:30])
-        fewer = evaluate_run(run, Reference(part, classifier), epochs=[1], count=20)
+        fewer = evaluate_run(run, Reference(part, evaluator), epochs=[1], count=20)
         assert fewer["n_reference"].tolist() == [30]
         assert len(calls) == 3
         pd.testing.assert_frame_equal(evaluate_run(run, small, epochs=[1], count=20), first)
@@ -565,17 +565,17 @@ class TestEvaluateRun:
 
 class TestReferenceFor:
     def test_all_held_out_images_against_the_runs_training_images(
-        self, tiny_run, held_out, classifier, tmp_path, monkeypatch
+        self, tiny_run, held_out, evaluator, tmp_path, monkeypatch
     ):
         config = tiny_run.config
         reference = reference_for(config, tmp_path)
         assert len(reference.features) == 1000  # though the run learned from 128
-        expected = Reference(held_out, classifier, training=training_images(config).images)
+        expected = Reference(held_out, evaluator, training=training_images(config).images)
         assert reference.digest == expected.digest
         assert torch.equal(reference.features, expected.features)
         assert reference.typical_distance == expected.typical_distance
         assert reference.class_names == held_out.class_names
-        assert [path.suffix for path in (tmp_path / "classifiers").iterdir()] == [".safetensors"]
+        assert [path.suffix for path in (tmp_path / "evaluators").iterdir()] == [".safetensors"]
 
         monkeypatch.setattr(Reference, "embed", not_again)
         for same in (
@@ -585,9 +585,9 @@ class TestReferenceFor:
         ):
             assert reference_for(same, tmp_path).digest == reference.digest
 
-    def test_images_of_ones_own_have_a_classifier_of_their_own(self, tmp_path, monkeypatch):
-        quick = functools.partial(train_classifier, epochs=1)
-        monkeypatch.setattr(classifier_module, "train_classifier", quick)
+    def test_images_of_ones_own_have_an_evaluator_of_their_own(self, tmp_path, monkeypatch):
+        quick = functools.partial(train_evaluator, epochs=1)
+        monkeypatch.setattr(evaluator_module, "train_evaluator", quick)
         rng = np.random.default_rng(0)
         for place in range(100):
             pixels = rng.integers(0, 100, (28, 28, 3), dtype=np.uint8)
@@ -600,7 +600,7 @@ class TestReferenceFor:
         assert reference.class_names == ["green", "red"]
         assert reference.features.shape == (20, 64)
 
-        monkeypatch.setattr(classifier_module, "train_classifier", not_again)
+        monkeypatch.setattr(evaluator_module, "train_evaluator", not_again)
         again = reference_for(config, tmp_path / "runs")
         assert again.digest == reference.digest
         scores = evaluate(training_images(config).images, again)
@@ -611,7 +611,7 @@ class TestReferenceFor:
 
 def test_images_of_one_class_have_scores_without_a_class_balance(held_out):
     one = ImageSet(held_out.images[:40], torch.zeros(40, dtype=torch.int64), ["digits"])
-    scores = evaluate(held_out.images[40:80], Reference(one, Classifier(classes=4).eval()))
+    scores = evaluate(held_out.images[40:80], Reference(one, Evaluator(classes=4).eval()))
     assert scores["class_digits"] == 1
     assert math.isnan(scores["class_entropy"])
     assert scores["fid"] > 0
