@@ -38,7 +38,7 @@ LARGEST_SCALING = 0.12
 
 
 class Evaluator(nn.Module):
-    """A classifier of three convolutions and two linear layers, 100,000 weights; images of any size are resized to 32x32.
+    """Three convolutions and two linear layers, 100,000 weights; images of any size are resized to 32x32.
 
     Args:
         classes: how many.
