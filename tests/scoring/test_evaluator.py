@@ -45,15 +45,6 @@ def halves(count, *, channels=1, seed=0):
     return ImageSet(images, labels, ["left", "right"])
 
 
-def thirds(count, *, seed=0):
-    """Three classes of RGB images: red, green and blue noise."""
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 100, (count, 3, 12, 12), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % 3
-    images[torch.arange(count), labels] += 120
-    return ImageSet(images, labels, ["red", "green", "blue"])
-
-
 def called(function, *arguments):
     with torch.inference_mode():
         return function(*arguments)
@@ -92,17 +83,10 @@ class TestPackaged:
         torch.testing.assert_close(features.std(0), torch.ones(64), atol=0.1, rtol=0)
         assert packaged.deviation.min() != packaged.deviation.max()  # it is the buffers that do this
 
-    def test_it_is_in_eval_mode(self, packaged, held_out):
-        assert not any(part.training for part in packaged.modules())
-        together = called(packaged, held_out.images[:20])
-        alone = torch.cat([called(packaged, image[None]) for image in held_out.images[:20]])
-        torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
-
 
 class TestInputs:
-    @pytest.mark.parametrize("size", [28, 32, 64])
-    def test_integers_and_the_models_range_agree(self, packaged, size):
-        images = load_images("mnist-5k", size, "test").images[:10]
+    def test_integers_and_the_models_range_agree(self, packaged, held_out):
+        images = held_out.images[:10]
         expected = called(packaged.features, images)
         torch.testing.assert_close(called(packaged.features, to_model_range(images)), expected)
         torch.testing.assert_close(called(packaged.features, to_model_range(images).double()), expected)
@@ -118,11 +102,6 @@ class TestInputs:
     def test_a_reduced_image_keeps_no_pattern_finer_than_its_pixels(self):
         lines = (torch.arange(96) % 2 * 255).to(torch.uint8).expand(1, 1, 96, 96)
         assert resized(lines).abs().max() < 0.2
-
-    def test_forward_is_classify_after_features(self, packaged, held_out):
-        images = held_out.images[:10]
-        features = called(packaged.features, images)
-        torch.testing.assert_close(called(packaged.classify, features), called(packaged, images))
 
     def test_standardisation_changes_features_and_not_logits(self, packaged, held_out):
         images, other = held_out.images[:10], copy.deepcopy(packaged)
@@ -169,36 +148,19 @@ class TestFiles:
         assert same_weights(load_evaluator(path, found), other)
         assert found in refused(load_evaluator, path, "0" * 64)
 
-    def test_the_packaged_file_is_checked(self, tmp_path):
-        damaged = bytearray(DIGIT_EVALUATOR.read_bytes())
-        damaged[-1] ^= 1  # one bit of the last weight
-        (tmp_path / "digits.safetensors").write_bytes(damaged)
-        assert "SHA-256" in refused(load_evaluator, tmp_path / "digits.safetensors")
-
     @pytest.mark.parametrize(
         "content",
-        [
-            b"",
-            DIGIT_EVALUATOR.read_bytes()[:1000],
-            DIGIT_EVALUATOR.read_bytes()[:-1],
-            save({"weights": torch.zeros(3)}),
-            save({"head.bias": torch.zeros(3), "convolutions.0.weight": torch.zeros(24, 1, 3, 3)}),
-            save({**Evaluator(2).state_dict(), "head.weight": torch.zeros(2, 5)}),
-        ],
-        ids=["empty", "header cut", "a byte short", "other tensors", "some tensors", "another shape"],
-    )
+        [b"", DIGIT_EVALUATOR.read_bytes()[:-1], save({"weights": torch.zeros(3)}),
+         save({**Evaluator(2).state_dict(), "head.weight": torch.zeros(2, 5)})],
+        ids=["empty", "a byte short", "other tensors", "another shape"],
+    )  # fmt: skip
     def test_what_holds_no_evaluator_is_refused(self, tmp_path, content):
-        path = tmp_path / "c.safetensors"
+        path = tmp_path / "e.safetensors"
+        assert f"{path} cannot be read: No such file" in refused(load_evaluator, path)
         path.write_bytes(content)
         message = refused(load_evaluator, path, None)
         assert str(path) in message
         assert "delete it to train it again" in message
-
-    def test_a_path_that_cannot_be_read_is_named(self, tmp_path):
-        message = refused(load_evaluator, tmp_path / "absent.safetensors")
-        assert str(tmp_path / "absent.safetensors") in message
-        assert "No such file" in message
-        assert str(tmp_path) in refused(load_evaluator, tmp_path)
 
 
 class TestTraining:
@@ -212,24 +174,16 @@ class TestTraining:
         torch.testing.assert_close(features.mean(0), torch.zeros(64), atol=1e-3, rtol=0)
         torch.testing.assert_close(features.std(0), torch.ones(64), atol=1e-3, rtol=0)
 
-    def test_it_learns_from_colours(self):
-        model = train_evaluator(thirds(144), epochs=3)
-        assert called(model, thirds(6).images).shape == (6, 3)
-        assert accuracy(model, thirds(60, seed=1)) >= 0.95
-
-    def test_the_seed_decides_the_weights(self):
-        first, again, other = (train_evaluator(halves(48), epochs=2, seed=seed) for seed in (3, 3, 4))
-        assert same_weights(first, again)
-        assert not same_weights(first, other)
-
-    def test_random_state_and_images_stay_as_they_were(self):
-        training = halves(48)
+    def test_the_seed_alone_decides_the_weights(self):
+        training = halves(48, channels=3)
         before, images = torch.random.get_rng_state(), training.images.clone()
-        trained = train_evaluator(training, epochs=1)
+        first, other = (train_evaluator(training, epochs=1, seed=seed) for seed in (3, 4))
+        assert not same_weights(first, other)
+        load_evaluator()
         assert torch.equal(torch.random.get_rng_state(), before)
         assert torch.equal(training.images, images)
         torch.rand(3)  # nor does the state matter
-        assert same_weights(train_evaluator(training, epochs=1), trained)
+        assert same_weights(train_evaluator(training, epochs=1, seed=3), first)
 
     def test_images_of_one_class_are_told_apart_by_their_turns(self):
         bright = torch.zeros(64, 1, 32, 32, dtype=torch.uint8)
@@ -255,17 +209,13 @@ class TestEvaluatorFor:
         assert same_weights(first, train_evaluator(halves(24)))
 
         monkeypatch.setattr(module, "train_evaluator", no_training)
-        assert same_weights(evaluator_for("folder:halves", halves(24), folder), first)
         assert same_weights(evaluator_for("folder:elsewhere", halves(24), folder), first)
-        with pytest.raises(AssertionError, match="trained"):
-            evaluator_for("folder:halves", halves(24, seed=1), folder)
-        with pytest.raises(AssertionError, match="trained"):
-            evaluator_for("folder:halves", halves(24)._replace(labels=halves(24).labels.flip(0)), folder)
-
-        monkeypatch.setattr(module, "train_evaluator", lambda *_, **__: Evaluator(3))
-        evaluator_for("folder:halves", halves(24, seed=1), folder)
-        assert len(list(folder.glob("*.safetensors"))) == 2
-        assert same_weights(evaluator_for("folder:halves", halves(24), folder), first)
+        relabelled = halves(24)._replace(labels=halves(24).labels.flip(0))
+        for others in (halves(24, seed=1), relabelled):
+            with pytest.raises(AssertionError, match="trained"):
+                evaluator_for("folder:halves", others, folder)
+        path.write_bytes(path.read_bytes()[:2000])
+        assert str(path) in refused(evaluator_for, "folder:halves", halves(24), folder)
 
     def test_two_at_once_learn_once(self, tmp_path, monkeypatch):
         trained, found = [], []
@@ -286,17 +236,3 @@ class TestEvaluatorFor:
             thread.join()
         assert trained == ["cpu"]
         assert same_weights(*found)
-
-    def test_a_damaged_file_is_named_and_can_be_made_again(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "train_evaluator", lambda *_, **__: Evaluator(2))
-        evaluator_for("folder:halves", halves(24), tmp_path)
-        (path,) = tmp_path.glob("*.safetensors")
-        path.write_bytes(path.read_bytes()[:2000])
-        assert str(path) in refused(evaluator_for, "folder:halves", halves(24), tmp_path)
-        path.unlink()
-        evaluator_for("folder:halves", halves(24), tmp_path)
-
-    def test_loading_one_leaves_the_random_state(self):
-        before = torch.random.get_rng_state()
-        load_evaluator()
-        assert torch.equal(torch.random.get_rng_state(), before)
