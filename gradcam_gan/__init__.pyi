@@ -17,8 +17,8 @@ from .intervals import interval_over_seeds as interval_over_seeds
 from .models.dcgan import Discriminator as Discriminator
 from .models.dcgan import Generator as Generator
 from .models.dcgan import StandardDiscriminator as StandardDiscriminator
-from .scoring.evaluator import Classifier as Classifier
-from .scoring.evaluator import load_classifier as load_classifier
+from .scoring.evaluator import Evaluator as Evaluator
+from .scoring.evaluator import load_evaluator as load_evaluator
 from .scoring.scores import Reference as Reference
 from .scoring.scores import evaluate as evaluate
 from .studies.study import Study as Study

@@ -4,12 +4,11 @@ The unit matters more than the method. Images of one trained network share that 
 images says how well *this* network was measured; only an interval over seeds speaks of networks trained anew.
 """
 
-import difflib
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,11 +16,11 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from gradcam_gan.errors import InputError
+from gradcam_gan.validation import choose
 
-Statistic = Literal["mean", "median"]
-Method = Literal["bootstrap", "student"]
-STATISTICS: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
-METHODS = ("bootstrap", "student")
+Average = Literal["mean", "median"]
+IntervalMethod = Literal["bootstrap", "student"]
+AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
 MINIMUM_SEEDS = 3
 LARGEST_BCA = 200  # above it the correction is small, and its jackknife costs n * n
 RESAMPLED_AT_ONCE = 2**16  # values; keeps the resamples in the processor's cache
@@ -67,7 +66,7 @@ class Interval:
 def bootstrap_interval(
     values: ArrayLike,
     *,
-    statistic: Statistic = "mean",
+    statistic: Average = "mean",
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -104,7 +103,7 @@ def interval_over_seeds(
     value: str,
     seed: str = "seed",
     *,
-    method: Method = "bootstrap",
+    method: IntervalMethod = "bootstrap",
     confidence: float = 0.95,
     resamples: int = 2000,
     resampling_seed: int = 0,
@@ -132,11 +131,10 @@ def interval_over_seeds(
     Raises:
         InputError: a column that is missing or not numeric, rows without a seed, or an option out of range.
     """
-    _check_column(table, value)
-    _check_column(table, seed)
+    for column in (value, seed):
+        choose("column", column, map(str, table.columns))
     _check_options("mean", confidence, resamples, resampling_seed)
-    if method not in METHODS:
-        raise InputError(_unknown("method", method, METHODS))
+    choose("method", method, get_args(IntervalMethod))
     if unnamed := int(table[seed].isna().sum()):
         raise InputError(f"column {seed!r} is empty in {unnamed} rows; every row must name its seed")
     groups = [_present(rows, f"column {value!r}") for _, rows in table.groupby(seed)[value]]
@@ -183,10 +181,10 @@ def paired_difference_interval(
 
 
 def _bootstrap(
-    samples: Sequence[np.ndarray], statistic: Statistic, confidence: float, resamples: int, seed: int
+    samples: Sequence[np.ndarray], statistic: Average, confidence: float, resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """Estimate and bounds of the mean of the samples' statistics, each sample resampled on its own."""
-    function = STATISTICS[statistic]
+    function = AVERAGES[statistic]
     if not samples or not all(map(len, samples)):
         return math.nan, math.nan, math.nan
 
@@ -249,22 +247,10 @@ def _present(values: ArrayLike, name: str) -> tuple[np.ndarray, int]:
 
 
 def _check_options(statistic: str, confidence: float, resamples: int, seed: int) -> None:
-    if statistic not in STATISTICS:
-        raise InputError(_unknown("statistic", statistic, tuple(STATISTICS)))
+    choose("statistic", statistic, AVERAGES)
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
     if resamples < 1:
         raise InputError(f"resamples={resamples} must be at least 1; 2000 is usual")
     if seed < 0:
         raise InputError(f"seed={seed} must be 0 or above")
-
-
-def _check_column(table: pd.DataFrame, column: str) -> None:
-    if column not in table.columns:
-        raise InputError(_unknown("column", column, tuple(map(str, table.columns))))
-
-
-def _unknown(what: str, value: str, allowed: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(value), allowed, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{what}={value!r} is unknown; choose one of {', '.join(allowed)}{hint}"

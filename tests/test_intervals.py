@@ -1,15 +1,15 @@
 """Intervals: what they must be on data whose answer is known, and how often they hold the truth."""
 
 import math
-import time
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import refused
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import (
     Interval,
     bootstrap_interval,
@@ -56,14 +56,26 @@ def test_median():
     assert interval.low < interval.estimate < interval.high
 
 
-def test_the_same_seed_gives_the_same_interval():
-    assert bootstrap_interval(NORMAL) == bootstrap_interval(NORMAL)
+def test_options_reach_the_interval():
+    assert (
+        bootstrap_interval(NORMAL)
+        == bootstrap_interval(list(NORMAL))
+        == bootstrap_interval(pd.Series(NORMAL))
+    )
     assert bootstrap_interval(NORMAL) != bootstrap_interval(NORMAL, seed=1)
-
-
-def test_more_confidence_is_wider():
-    narrow, wide = (bootstrap_interval(NORMAL, confidence=c) for c in (0.8, 0.99))
+    narrow, wide = (bootstrap_interval(NORMAL, confidence=confidence) for confidence in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@pytest.mark.parametrize(
+    ("values", "estimate", "n", "missing"), [([3.0], 3, 1, 0), ([math.nan] * 2, math.nan, 0, 2)]
+)
+def test_too_few_values_have_no_bounds(values, estimate, n, missing):
+    found = bootstrap_interval(values)
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (estimate, math.nan, math.nan), nan_ok=True
+    )
+    assert (found.n, found.missing) == (n, missing)
 
 
 def test_constant_values_have_no_width():
@@ -71,19 +83,6 @@ def test_constant_values_have_no_width():
     for n in (3, 777, 1000):  # the mean of three 0.1 is not 0.1 in floating point
         tenth = bootstrap_interval([0.1] * n)
         assert tenth.low == tenth.estimate == tenth.high
-
-
-def test_one_value_has_no_bounds():
-    interval = bootstrap_interval([3.0])
-    assert (interval.estimate, interval.n) == (3, 1)
-    assert math.isnan(interval.low)
-    assert math.isnan(interval.high)
-
-
-def test_no_value():
-    interval = bootstrap_interval([math.nan, math.nan])
-    assert math.isnan(interval.estimate)
-    assert (interval.n, interval.missing) == (0, 2)
 
 
 def test_missing_values_are_dropped_and_counted():
@@ -109,12 +108,6 @@ def test_text():
         str(Interval(12.3, 4.5, 23.4, 5, missing=2, unit="seeds"))
         == "12 [4, 23], n=5 seeds (2 values missing)"
     )
-
-
-def test_accepts_series_lists_and_bools():
-    assert bootstrap_interval(pd.Series(NORMAL)) == bootstrap_interval(list(NORMAL))
-    assert bootstrap_interval(np.array([True, False, True, True])).estimate == 0.75
-    assert bootstrap_interval(pd.Series([1, None, 2], dtype="Float64")).missing == 1
 
 
 def test_three_seeds_or_more_are_the_unit():
@@ -173,13 +166,6 @@ def test_paired_differences():
     assert paired_difference_interval(after, before).n == 97
 
 
-def test_two_hundred_calls_fit_in_a_notebook():
-    start = time.process_time()
-    for _ in range(20):
-        bootstrap_interval(NORMAL)
-    assert time.process_time() - start < 1.5  # 0.3 s where it was written
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -200,6 +186,4 @@ def test_two_hundred_calls_fit_in_a_notebook():
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):
-    with pytest.raises(InputError, match=message) as error:
-        call()
-    assert "\n" not in str(error.value)
+    assert re.search(message, refused(call))

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -82,62 +81,24 @@ class TestRequirementsLock:
         assert needed - locked == set()
         assert locked - needed - {"greenlet"} == set()  # greenlet: needed on some processors only
 
-    def test_agrees_torch_with_torchvision(self):
-        assert str(lock()["torch"].specifier) == "==2.13.0"
-        assert str(lock()["torchvision"].specifier) == "==0.28.0"
+
+def test_conda_pins_every_direct_dependency_as_the_lock_does():
+    *from_conda, pip = conda()["dependencies"]
+    assert pip["pip"][-1] == "-e ."
+    pins = dict(line.split("=", 1) for line in from_conda if re.fullmatch(r"[\w-]+=[\w.]+", line))
+    assert set(from_conda) - {f"{name}={version}" for name, version in pins.items()} == {
+        "python>=3.11,<3.14",
+        "pip",
+    }
+    pins |= dict(line.split("==") for line in pip["pip"][:-1])
+    found = {canonicalize_name(CONDA_NAMES.get(name, name)): version for name, version in pins.items()}
+    wanted = {canonicalize_name(r.name) for r in requirements()}
+    assert found == {name: str(pin(lock()[name])) for name in wanted}
 
 
-class TestPyproject:
-    def test_python_and_torch_floors(self):
-        from packaging.specifiers import SpecifierSet
-
-        python = SpecifierSet(PROJECT["requires-python"])
-        assert python.contains("3.11.0")
-        assert not python.contains("3.10.14")
-        (torch,) = (r for r in requirements() if r.name == "torch")
-        assert torch.specifier.contains("2.11.0")
-        assert not torch.specifier.contains("2.10.1")
-
-
-class TestCondaEnvironment:
-    def test_uses_conda_forge_alone(self):
-        assert conda()["name"] == "gradcam-gan"
-        assert conda()["channels"] == ["conda-forge", "nodefaults"]
-
-    def test_installs_this_package_last(self):
-        assert conda()["dependencies"][-1]["pip"][-1] == "-e ."
-
-    def test_pins_every_direct_dependency_as_the_lock_does(self):
-        *from_conda, pip = conda()["dependencies"]
-        pins = dict(line.split("=", 1) for line in from_conda if re.fullmatch(r"[\w-]+=[\w.]+", line))
-        assert set(from_conda) - {f"{name}={version}" for name, version in pins.items()} == {
-            "python>=3.11,<3.14",
-            "pip",
-        }
-        pins |= dict(line.split("==") for line in pip["pip"][:-1])
-        found = {canonicalize_name(CONDA_NAMES.get(name, name)): version for name, version in pins.items()}
-        wanted = {canonicalize_name(r.name) for r in requirements()}
-        assert found == {name: str(pin(lock()[name])) for name in wanted}
-
-
-class TestCitationAndLicence:
-    def test_citation_names_this_software_and_the_paper(self):
-        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-        assert citation["cff-version"] == "1.2.0"
-        assert str(citation["version"]) == PROJECT["version"]
-        assert citation["license"] == PROJECT["license"] == "MIT"
-        assert citation["title"]
-        assert citation["message"]
-        assert citation["authors"] == [{"name": "The gradcam-gan authors"}]
-        (paper,) = citation["references"]
-        assert paper["title"] == "An XAI approach based on Grad-CAM to analyze learning criteria for DCGANS"
-        assert "DCGAN의 학습 기준을 분석하기 위한" in paper["notes"]
-        assert paper["authors"][0]["family-names"] == "Ok"
-
-    def test_licence_is_mit(self):
-        text = (ROOT / "LICENSE").read_text()
-        assert text.startswith("MIT License\n\nCopyright (c) 2026 The gradcam-gan authors\n")
-        assert "WITHOUT WARRANTY OF ANY KIND" in text
+def test_the_citation_has_the_version_and_licence_of_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
@@ -162,11 +123,6 @@ class TestMakefile:
     def make(self, *args: str) -> subprocess.CompletedProcess:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS")) and k != "PROFILE"}
         return subprocess.run(["make", *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-
-    def test_help_is_the_default_and_lists_the_targets(self):
-        shown = self.make().stdout
-        for target in ("help", "figures", "test", "lab", "bench", "clean"):
-            assert re.search(rf"^  {target} +\S", shown, re.MULTILINE), target
 
     @pytest.mark.parametrize("profile", ["fast", "", "smoke quick"])
     def test_an_unknown_profile_is_one_clear_line(self, profile):
@@ -193,10 +149,8 @@ class TestCheckFigures:
 
     def test_accepts_whole_figures(self, folder):
         assert check_figures.problems(folder, ("fig1_a",)) == []
-
-    def test_refuses_an_empty_folder_and_a_missing_figure(self, folder, tmp_path_factory):
-        assert check_figures.problems(tmp_path_factory.mktemp("empty"))
-        assert len(check_figures.problems(folder, ("fig2_b",))) == 4
+        # a file of each kind is missing
+        assert len(check_figures.problems(folder, ("fig1_a", "fig2_b"))) == 4
 
     @pytest.mark.parametrize("suffix", check_figures.SUFFIXES)
     @pytest.mark.parametrize("harm", ["delete", "empty", "cut"])
@@ -213,12 +167,3 @@ class TestCheckFigures:
     def test_refuses_a_blank_and_a_tiny_picture(self, folder, shape, words):
         Image.fromarray(np.full(shape, 255, np.uint8)).save(folder / "fig1_a.png")
         assert words in check_figures.problems(folder)[0]
-
-    def test_says_so_on_the_command_line(self, folder):
-        script = [sys.executable, str(ROOT / "tests" / "check_figures.py"), str(folder)]
-        assert (
-            "1 figures are well" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
-        )
-        failed = subprocess.run([*script, "--require", "fig9"], capture_output=True, text=True, check=False)
-        assert failed.returncode == 1
-        assert "fig9.png: missing" in failed.stderr

@@ -1,1 +1,1 @@
-"""How good a generator is: the digit classifier, and the scores in its features."""
+"""How good a generator is: the digit evaluator, and the scores in its features."""

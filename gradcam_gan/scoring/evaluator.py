@@ -1,8 +1,8 @@
-"""The fixed classifier in whose features every generator is scored.
+"""The evaluator: the fixed classifier in whose features every generator is scored.
 
-Scores such as the Fréchet distance can be compared only under the same features, so the classifier for digits comes
-with the package, with a checksum. Inception's features are not used: they are made for photographs in colour. Other
-images get a classifier of their own, trained once and kept.
+Scores such as the Fréchet distance can be compared only under the same features, so the one for digits comes with the
+package, with a checksum. Inception's features are not used: they are made for photographs in colour. Other
+images get an evaluator of their own, trained once and kept.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from gradcam_gan.training import files
 
 INPUT_SIZE = 32  # pixels a side; whatever comes is resized to it
 FEATURES = 64
-DIGIT_CLASSIFIER = Path(__file__).parent / "digit_classifier.safetensors"
-DIGIT_CLASSIFIER_SHA256 = "8db27f73bae3571d7e157d81c57bbc6db8c3962060d6660f1a89f7798ef31bc8"
-DIGIT_DATA = ("mnist-5k", "mnist")  # what the packaged classifier is for
+DIGIT_EVALUATOR = Path(__file__).parent / "digit_evaluator.safetensors"
+DIGIT_EVALUATOR_SHA256 = "8db27f73bae3571d7e157d81c57bbc6db8c3962060d6660f1a89f7798ef31bc8"
+DIGIT_DATA = ("mnist-5k", "mnist")  # what the packaged evaluator is for
 
 EPOCHS = 15
 BATCH = 128
@@ -37,7 +37,7 @@ LARGEST_SHIFT = 0.12  # of half the image's side
 LARGEST_SCALING = 0.12
 
 
-class Classifier(nn.Module):
+class Evaluator(nn.Module):
     """Three convolutions and two linear layers, 100,000 weights; images of any size are resized to 32x32.
 
     Args:
@@ -68,7 +68,7 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1] -> features (N, 64), the last layer before the classes.
 
-        Standardised: each has mean 0 and standard deviation 1 over the images that the classifier learned from.
+        Standardised: each has mean 0 and standard deviation 1 over the images that the evaluator learned from.
         """
         return (self.embedding(self.convolutions(resized(images))) - self.mean) / self.deviation
 
@@ -82,17 +82,17 @@ class Classifier(nn.Module):
 
 
 def resized(images: Tensor) -> Tensor:
-    """Images (N, C, H, W), uint8 or in [-1, 1] -> float32 in [-1, 1] at the classifier's 32x32."""
+    """Images (N, C, H, W), uint8 or in [-1, 1] -> float32 in [-1, 1] at the evaluator's 32x32."""
     scaled = to_model_range(images) if images.dtype == torch.uint8 else images.float()
     if scaled.shape[2:] == (INPUT_SIZE, INPUT_SIZE):
         return scaled
     return F.interpolate(scaled, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)
 
 
-def train_classifier(
+def train_evaluator(
     training: ImageSet, *, epochs: int = EPOCHS, seed: int = 0, device: torch.device | str = "cpu"
-) -> Classifier:
-    """A classifier of these images, in eval mode: AdamW, one cycle, random turns, shifts and scalings.
+) -> Evaluator:
+    """An evaluator of these images, in eval mode: AdamW, one cycle, random turns, shifts and scalings.
 
     Images of one class are told apart by a turn of 0, 90, 180 or 270 degrees (Gidaris et al. 2018), which also asks for
     features of what they show.
@@ -108,7 +108,7 @@ def train_classifier(
     classes = len(training.class_names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Classifier(classes, training.images.shape[1]).to(device)
+        model = Evaluator(classes, training.images.shape[1]).to(device)
         images, labels = resized(training.images.to(device)), training.labels.to(device)
         batch = min(BATCH, len(images))
         iterations = len(images) // batch
@@ -116,7 +116,7 @@ def train_classifier(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, LEARNING_RATE, total_steps=epochs * iterations
         )
-        progress = tqdm(total=epochs * iterations, desc="classifier", unit="step", disable=None)
+        progress = tqdm(total=epochs * iterations, desc="evaluator", unit="step", disable=None)
         for _ in range(epochs):
             for chosen in torch.randperm(len(images))[: iterations * batch].to(device).split(batch):
                 loss = F.cross_entropy(model(_augmented(images[chosen])), labels[chosen])
@@ -151,8 +151,8 @@ def _augmented(images: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def accuracy(model: Classifier, images: ImageSet) -> float:
-    """Share of images that a classifier gets right, 0 to 1."""
+def accuracy(model: Evaluator, images: ImageSet) -> float:
+    """Share of images that an evaluator gets right, 0 to 1."""
     device = next(model.parameters()).device
     with torch.inference_mode():
         right = [
@@ -162,18 +162,16 @@ def accuracy(model: Classifier, images: ImageSet) -> float:
     return float(torch.stack(right).sum() / len(images.images))
 
 
-def save_classifier(model: Classifier, path: Path) -> None:
+def save_evaluator(model: Evaluator, path: Path) -> None:
     """Write the weights as safetensors, whole or not at all."""
     files.write_bytes(path, files.tensor_bytes(model.state_dict()))
 
 
-def load_classifier(
-    path: Path = DIGIT_CLASSIFIER, sha256: str | None = DIGIT_CLASSIFIER_SHA256
-) -> Classifier:
-    """A classifier from its file, in eval mode.
+def load_evaluator(path: Path = DIGIT_EVALUATOR, sha256: str | None = DIGIT_EVALUATOR_SHA256) -> Evaluator:
+    """An evaluator from its file, in eval mode.
 
     Args:
-        path: as ``save_classifier`` wrote it.
+        path: as ``save_evaluator`` wrote it.
         sha256: that the file must have; None takes any.
 
     Raises:
@@ -182,43 +180,43 @@ def load_classifier(
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"the classifier {path} cannot be read: {error.strerror}") from None
+        raise InputError(f"the evaluator {path} cannot be read: {error.strerror}") from None
     found = hashlib.sha256(content).hexdigest()
     if sha256 is not None and found != sha256:
         raise InputError(
-            f"the classifier {path} is not the one that scores are made with: SHA-256 {found}, expected {sha256}; "
-            "get it back with 'git checkout -- gradcam_gan/scoring/digit_classifier.safetensors'"
+            f"the evaluator {path} is not the one that scores are made with: SHA-256 {found}, expected {sha256}; "
+            "get it back with 'git checkout -- gradcam_gan/scoring/digit_evaluator.safetensors'"
         )
     try:
         weights = parse_safetensors(content)
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
-            model = Classifier(len(weights["head.bias"]), weights["convolutions.0.weight"].shape[1])
+            model = Evaluator(len(weights["head.bias"]), weights["convolutions.0.weight"].shape[1])
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, RuntimeError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} holds no classifier ({reason}); delete it to train it again") from None
+        raise InputError(f"{path} holds no evaluator ({reason}); delete it to train it again") from None
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice the rate on a CPU
 
 
-def classifier_for(
+def evaluator_for(
     data: str, training: ImageSet, folder: Path, device: torch.device | str = "cpu"
-) -> Classifier:
-    """The classifier to score images of this kind with: the packaged one for digits, else one of their own.
+) -> Evaluator:
+    """The evaluator to score images of this kind with: the packaged one for digits, else one of their own.
 
     Args:
         data: name of the data, as ``load_images`` takes it.
         training: its training images, all of them.
-        folder: where classifiers of other data are kept, by the data's hash; trained there once.
-        device: where to train, and where the classifier comes.
+        folder: where evaluators of other data are kept, by the data's hash; trained there once.
+        device: where to train, and where the evaluator comes.
 
     Raises:
         InputError: a damaged file.
     """
     if data in DIGIT_DATA:
-        return load_classifier().to(device)
+        return load_evaluator().to(device)
     path = folder / f"{data_hash(training)[:16]}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
-            save_classifier(train_classifier(training, device=device), path)
-    return load_classifier(path, None).to(device)
+            save_evaluator(train_evaluator(training, device=device), path)
+    return load_evaluator(path, None).to(device)

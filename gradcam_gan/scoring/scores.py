@@ -1,7 +1,7 @@
-"""How good is a generator? Its images against real ones, in the features of a fixed classifier.
+"""How good is a generator? Its images against real ones, in the features of a fixed evaluator.
 
 Every score depends on the number of images: FID falls as it grows. So both numbers are part of the result, and only
-scores with the same numbers, the same reference and the same classifier can be compared.
+scores with the same numbers, the same reference and the same evaluator can be compared.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
@@ -21,7 +21,7 @@ from gradcam_gan import torchvision_compat  # noqa: F401 - before torchmetrics, 
 from gradcam_gan.data import ImageSet, check_images, data_hash
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.cam import evaluating
-from gradcam_gan.scoring.evaluator import Classifier, classifier_for, resized
+from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for, resized
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import fixed_latents, training_images
@@ -34,14 +34,43 @@ FEWEST = 20  # images on either side: fewer have no covariance worth the name
 LATENT_SEED = 1  # not those that the training's own measures use
 
 
+class Score(NamedTuple):
+    """What a table or a chart must know of a score.
+
+    Attributes:
+        label: on charts and in sentences.
+        better: which direction; None where a middle value is the good one.
+        log_from: where a chart's scale turns logarithmic, so that a network that fails does not hide the others; None
+            for a score that is bounded.
+    """
+
+    label: str
+    better: Literal["lower", "higher"] | None
+    log_from: float | None = None
+
+
+# by column of ``evaluate``
+SCORES = {
+    "fid": Score("FID", "lower", log_from=10.0),
+    "kid": Score("KID", "lower", log_from=1.0),
+    "precision": Score("precision", "higher"),
+    "recall": Score("recall", "higher"),
+    "density": Score("density", "higher"),
+    "coverage": Score("PRDC coverage", "higher"),  # not that of a map
+    "class_entropy": Score("class entropy", "higher"),
+    "class_accuracy": Score("class accuracy", "higher"),
+    "nearest_training_ratio": Score("nearest-training ratio", None),
+}
+
+
 class Reference:
     """Real images that generators are compared with, and what every comparison needs of them.
 
     Args:
         images: held-out real images and their classes: the whole set, also where a generator learned from a part.
-        classifier: whose features count; on the device where to compute.
+        evaluator: whose features count; on the device where to compute.
         training: images (M, C, H, W) that the generators learn from, for ``nearest_training``; None leaves it out.
-        cache: folder for the features, by hash of the images and of the classifier; None keeps none.
+        cache: folder for the features, by hash of the images and of the evaluator; None keeps none.
 
     Raises:
         InputError: fewer than 20 images, or images that cannot be used.
@@ -50,15 +79,15 @@ class Reference:
     def __init__(
         self,
         images: ImageSet,
-        classifier: Classifier,
+        evaluator: Evaluator,
         *,
         training: Tensor | None = None,
         cache: Path | None = None,
     ) -> None:
         _check_samples(images.images, "reference")
-        self.classifier = classifier
+        self.evaluator = evaluator
         self.class_names = images.class_names
-        self.digest = _digest(images, training, classifier)
+        self.digest = _digest(images, training, evaluator)
         self.features = self._features(images.images, cache)  # (N, 64), on the CPU
         self._training = None if training is None else self._pixels(training)
         self.typical_distance = self.distance_to_training(images.images)
@@ -66,15 +95,15 @@ class Reference:
     def embed(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1] -> features (N, 64), on the CPU."""
         with torch.inference_mode():
-            parts = [self.classifier.features(some.to(self._device)).cpu() for some in images.split(BATCH)]
+            parts = [self.evaluator.features(some.to(self.device)).cpu() for some in images.split(BATCH)]
         return torch.cat(parts)
 
     def classes(self, features: Tensor) -> Tensor:
-        """Features (N, 64) -> the class that the classifier sees in each, (N,); 0 where there is only one."""
-        if len(self.class_names) == 1:  # its classifier tells turns apart
+        """Features (N, 64) -> the class that the evaluator sees in each, (N,); 0 where there is only one."""
+        if len(self.class_names) == 1:  # its evaluator tells turns apart
             return torch.zeros(len(features), dtype=torch.int64)
         with torch.inference_mode():
-            return self.classifier.classify(features.to(self._device)).argmax(1).cpu()
+            return self.evaluator.classify(features.to(self.device)).argmax(1).cpu()
 
     def distance_to_training(self, images: Tensor) -> float:
         """Mean distance of images (N, C, H, W) to the nearest training image.
@@ -88,14 +117,13 @@ class Reference:
         return float(torch.cat(nearest).mean()) / math.sqrt(self._training.shape[1])
 
     @property
-    def _device(self) -> torch.device:
-        return self.classifier.head.weight.device
+    def device(self) -> torch.device:
+        """Where the evaluator computes."""
+        return self.evaluator.head.weight.device
 
     def _pixels(self, images: Tensor) -> Tensor:
         """Images -> (N, C * 32 * 32) in 0..1."""
-        return torch.cat(
-            [(resized(some.to(self._device)).flatten(1) + 1) / 2 for some in images.split(BATCH)]
-        )
+        return torch.cat([(resized(some.to(self.device)).flatten(1) + 1) / 2 for some in images.split(BATCH)])
 
     def _features(self, images: Tensor, cache: Path | None) -> Tensor:
         if cache is None:
@@ -120,9 +148,9 @@ def evaluate(
       2018); 0 is best, and chance can take it below.
     - ``precision``, ``recall`` (Kynkaanniemi et al. 2019), ``density``, ``coverage`` (Naeem et al. 2020), with
       five neighbours: 0 to 1, density may exceed 1.
-    - ``class_entropy``: of the classes that the classifier sees, over its largest value: 1 is all classes alike, NaN
+    - ``class_entropy``: of the classes that the evaluator sees, over its largest value: 1 is all classes alike, NaN
       where there is one class. ``class_<name>``: the share of each.
-    - ``class_accuracy``, of a conditional generator alone: the share of images whose class the classifier sees.
+    - ``class_accuracy``, of a conditional generator alone: the share of images whose class the evaluator sees.
     - ``nearest_training``: distance to the nearest training image (``Reference.distance_to_training``), and
       ``nearest_training_ratio``, the same over that of the reference: well below 1, the generator has memorised,
       or makes only classes whose images are much alike.
@@ -203,7 +231,7 @@ def evaluate_run(
     path = run.path / f"scores-{reference.digest}-{count}.csv"
     stored = pd.read_csv(path).to_dict("records") if path.is_file() else []
     rows: dict[int, dict[Any, Any]] = {row["epoch"]: row for row in stored}
-    device = reference.classifier.head.weight.device
+    device = reference.device
     for epoch in wanted:
         if epoch not in rows:
             generator = run.generator(epoch, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -218,16 +246,16 @@ def reference_for(config: TrainingConfig, runs_dir: Path, device: torch.device |
 
     Args:
         config: a training; pruned or not makes no difference.
-        runs_dir: where classifiers and features are kept.
+        runs_dir: where evaluators and features are kept.
         device: where to compute.
 
     Raises:
-        InputError: as ``load_images`` and ``classifier_for``.
+        InputError: as ``load_images`` and ``evaluator_for``.
     """
     training = training_images(config)
-    classifier = classifier_for(config.data, training, runs_dir / "classifiers", device)
+    evaluator = evaluator_for(config.data, training, runs_dir / "evaluators", device)
     held_out = training_images(config, "test")
-    return Reference(held_out, classifier, training=training.images, cache=runs_dir / "classifiers")
+    return Reference(held_out, evaluator, training=training.images, cache=runs_dir / "evaluators")
 
 
 def feature_distances(features: Tensor, reference: Tensor) -> dict[str, float]:
@@ -270,10 +298,10 @@ def _check_samples(images: Tensor, name: str) -> None:
         raise InputError(f"{name} has {len(images)} images; scores need {FEWEST} or more")
 
 
-def _digest(images: ImageSet, training: Tensor | None, classifier: Classifier) -> str:
-    """16 hex digits that stand for the images and the classifier together."""
+def _digest(images: ImageSet, training: Tensor | None, evaluator: Evaluator) -> str:
+    """16 hex digits that stand for the images and the evaluator together."""
     digest = hashlib.sha256(data_hash(images).encode())
     if training is not None:
         digest.update(data_hash(images._replace(images=training)).encode())
-    digest.update(files.tensor_bytes(classifier.state_dict()))
+    digest.update(files.tensor_bytes(evaluator.state_dict()))
     return digest.hexdigest()[:16]

@@ -23,6 +23,7 @@ import pandas as pd
 
 from gradcam_gan.intervals import Interval, interval_over_seeds
 from gradcam_gan.run_explainer import EVIDENCES, STATISTICS, Reading
+from gradcam_gan.scoring.scores import SCORES
 from gradcam_gan.studies.epochs import MOSTLY_ZERO, BestEpoch, clearness, select
 
 Outcome = Literal["holds", "fails", "unclear", "no maps"]
@@ -334,14 +335,14 @@ def judge_dudgan(compared: pd.DataFrame) -> Claim:
 
 
 def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
-    """Whether a model is better than the one it adds to, by one score: FID by being lower, the others higher."""
-    name = {"fid": "FID", "class_accuracy": "class accuracy"}.get(metric, metric)
+    """Whether a model is better than the one it adds to, by one score."""
+    name = SCORES[metric].label
     rows = compared[(compared["model"] == model) & (compared["metric"] == metric)]
     if rows.empty:
         return Finding(name, "unclear", NOTHING, f"no {model} was compared")
     row = rows.iloc[0]
     effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
-    better = -1 if metric == "fid" else 1
+    better = -1 if SCORES[metric].better == "lower" else 1
     bounds = sorted((better * effect.low, better * effect.high))
     outcome = outcome_of(replace(effect, low=bounds[0], high=bounds[1]))
     sentence = f"{name} changes by {effect} against {row['to']}"

@@ -13,17 +13,15 @@ from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
 from gradcam_gan.run_explainer import METHOD_NAMES
+from gradcam_gan.scoring.scores import SCORES
 from gradcam_gan.studies.model_comparison import METRICS, THRESHOLDS, is_ablation
-from gradcam_gan.studies.style import METRIC_NAMES, PAGE, STYLE, as_rgb, picture_grid, seed_lines
+from gradcam_gan.studies.style import PAGE, STYLE, as_rgb, picture_grid, seed_lines
 
-NAMES = {**METRIC_NAMES, "class_accuracy": "class accuracy"}
 MEASURE_NAMES = {
     "focus_lift": "focus lift",
     "coverage": "coverage (τ 0.5)",
     "border_lift": "border lift",
 }
-# beyond these a scale turns logarithmic, so that a network that fails does not hide the others
-UNBOUNDED = {"fid": 10.0, "kid": 1.0}
 CONTRAST_NAMES = {
     "loss_contrast": "SupCon, real",
     "loss_classes": "cross-entropy, real",
@@ -119,10 +117,10 @@ def score_chart(final: pd.DataFrame) -> Figure:
                         size=6,
                         va="center",
                     )
-            axes.set_xlabel(NAMES.get(metric, metric))
+            axes.set_xlabel(SCORES[metric].label)
             axes.grid(axis="x", alpha=0.3)
-            if metric in UNBOUNDED:
-                _stretch(axes, UNBOUNDED[metric])
+            if (unit := SCORES[metric].log_from) is not None:
+                _stretch(axes, unit)
             else:
                 axes.set_xlim(left=0)
         all_axes[0].set_yticks(range(len(models)), models)
@@ -145,7 +143,7 @@ def progress_chart(scores: pd.DataFrame) -> Figure:
                 if rows[metric].notna().any():
                     curve = rows.assign(thousands=rows["images"] / 1000)
                     seed_lines(axes, curve.pivot_table(metric, "thousands", "seed"), f"C{i}", model)
-            axes.set(xlabel="images seen (thousands)", ylabel=NAMES.get(metric, metric))
+            axes.set(xlabel="images seen (thousands)", ylabel=SCORES[metric].label)
         all_axes[0].set_yscale("log")
         for threshold in THRESHOLDS:
             all_axes[0].axhline(threshold, color="0.5", lw=0.6, ls=":")
@@ -180,10 +178,10 @@ def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
                 axes.errorbar(
                     found["estimate"], place, xerr=error, fmt="o", color=f"C{place}", ms=4, capsize=2
                 )
-            axes.set_xlabel(f"Δ {NAMES.get(metric, metric)}")
+            axes.set_xlabel(f"Δ {SCORES[metric].label}")
             axes.grid(axis="x", alpha=0.3)
-            if metric in UNBOUNDED:
-                _stretch(axes, UNBOUNDED[metric])
+            if (unit := SCORES[metric].log_from) is not None:
+                _stretch(axes, unit)
         all_axes[0].set_yticks(range(len(pairs)), [f"{model}\n− {to}" for model, to in pairs])
         all_axes[0].set_ylim(len(pairs) - 0.5, -0.5)
     return figure

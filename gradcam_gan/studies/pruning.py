@@ -24,7 +24,7 @@ from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.cam import Evidence, evidence_maps
 from gradcam_gan.explaining.measures import Normalisation, coverage
 from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, Reading, RunExplainer
-from gradcam_gan.scoring.evaluator import Classifier, classifier_for
+from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
 from gradcam_gan.studies.arms import Arm, Pruning
 from gradcam_gan.studies.epochs import clearness, measure_epochs
 from gradcam_gan.training import files
@@ -53,7 +53,7 @@ def selection(arm: Arm, runs_dir: Path | str) -> "Selection":
         path.parent.mkdir(parents=True, exist_ok=True)
         with cpu_threads(arm.training.threads), reproducible_kernels():
             explainer = RunExplainer(run, images.images[: arm.pruning.reference_images], device)
-            classifier = classifier_for(arm.baseline.data, images, Path(runs_dir) / "classifiers", device)
+            classifier = evaluator_for(arm.baseline.data, images, Path(runs_dir) / "evaluators", device)
             select(arm.pruning, explainer, images, held_out, classifier).save(path)
     return Selection.load(path)
 
@@ -111,7 +111,7 @@ def coverage_scores(pruning: Pruning, explainer: RunExplainer, images: Tensor, e
     )
 
 
-def rarity(images: ImageSet, classifier: Classifier) -> np.ndarray:
+def rarity(images: ImageSet, classifier: Evaluator) -> np.ndarray:
     """How untypical each image is of its class, (N,) above 0 and up to 1: its rank within the class.
 
     Instance selection (DeVries et al. 2020) fits one Gaussian to the classifier's features of each class and keeps the
@@ -186,7 +186,7 @@ class Selection:
 
 
 def select(
-    pruning: Pruning, explainer: RunExplainer, images: ImageSet, held_out: Tensor, classifier: Classifier
+    pruning: Pruning, explainer: RunExplainer, images: ImageSet, held_out: Tensor, classifier: Evaluator
 ) -> Selection:
     """Score the training images and choose which stay.
 

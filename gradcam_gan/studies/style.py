@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from gradcam_gan.explaining.measures import digit_mask, normalise
 from gradcam_gan.run_explainer import METHOD_NAMES, METHODS, STATISTICS, Reading
+from gradcam_gan.scoring.scores import SCORES
 from gradcam_gan.studies.claims import BEST_EPOCH, CLEAREST_EPOCH
 from gradcam_gan.studies.epochs import MOSTLY_ZERO, BestEpoch
 from gradcam_gan.studies.panels import Panel
@@ -41,7 +42,6 @@ STYLE: Any = {
     "savefig.facecolor": "white",
 }
 
-METRIC_NAMES = {"fid": "FID", "kid": "KID"}
 GAP = 2  # white pixels between the pictures of a grid
 
 
@@ -418,7 +418,7 @@ def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[s
                     if arm in single.index:
                         pairs = single[arm] - single["baseline"].reindex(single[arm].index)
                         axes.plot(pairs, np.full(len(pairs), y), "|", color="0.3", ms=5, mew=0.8)
-            axes.set_xlabel(f"Δ {METRIC_NAMES.get(metric, metric)}")
+            axes.set_xlabel(f"Δ {SCORES[metric].label}")
             axes.grid(axis="x", alpha=0.3)
         all_axes[0, 0].set_yticks(range(len(arms)), names)
         all_axes[0, 0].invert_yaxis()
@@ -447,7 +447,7 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
                     100 * rows["deleted"], rows["estimate"], yerr=np.nan_to_num(error), marker="os^DvP"[i],
                     ms=4, lw=1, capsize=2, color=f"C{i}", label=kind,
                 )  # fmt: skip
-            axes.set(xlabel="images deleted (%)", ylabel=f"Δ {METRIC_NAMES.get(metric, metric)}")
+            axes.set(xlabel="images deleted (%)", ylabel=f"Δ {SCORES[metric].label}")
         handles, texts = all_axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, texts, frameon=False, ncols=6, loc="outside upper center")
     return figure

@@ -26,7 +26,7 @@ from gradcam_gan.models.conditional import (
 )
 from gradcam_gan.models.dcgan import Discriminator, Generator
 from gradcam_gan.models.options import Diffusion, Model
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, classes_to_draw, draw, evaluate
 from gradcam_gan.training.conditional_objective import build_networks
 from gradcam_gan.training.config import TrainingConfig
@@ -500,7 +500,7 @@ class Drawer(nn.Module):
 def reference():
     held_out = load_images("mnist-5k", 64, "test")
     return Reference(
-        ImageSet(held_out.images[:60], held_out.labels[:60], held_out.class_names), load_classifier()
+        ImageSet(held_out.images[:60], held_out.labels[:60], held_out.class_names), load_evaluator()
     )
 
 

@@ -11,7 +11,7 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.models.diffusion import DiffusionState
 from gradcam_gan.models.options import MODELS, Diffusion
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.model_comparison import (
@@ -137,7 +137,7 @@ def reference():
     """100 held-out digits, for scores that need not be sharp."""
     held_out = load_images("mnist-5k", 28, "test")
     some = held_out._replace(images=held_out.images[::10], labels=held_out.labels[::10])
-    return Reference(some, load_classifier())
+    return Reference(some, load_evaluator())
 
 
 @pytest.fixture(scope="module")

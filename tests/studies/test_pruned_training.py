@@ -13,7 +13,7 @@ from helpers import refused
 from gradcam_gan.data import data_hash, to_model_range
 from gradcam_gan.errors import RunError
 from gradcam_gan.run_explainer import RunExplainer
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.studies.pruning import SELECTION, Selection, coverage_scores, prune, select
 from gradcam_gan.training import loop
 from gradcam_gan.training.config import TrainingConfig
@@ -410,7 +410,7 @@ class TestSelection:
         found = selection(config, runs_dir)
         held_out = training_images(tiny(), "test").images
         explainer = RunExplainer(baseline.run, images.images[:20])
-        expected = select(config.pruning, explainer, images, held_out, load_classifier())
+        expected = select(config.pruning, explainer, images, held_out, load_evaluator())
         assert found.keep.tolist() == expected.keep.tolist()
         assert found.coverage.tolist() == expected.coverage.tolist()
         assert len(found.keep) == IMAGES
@@ -433,7 +433,7 @@ class TestSelection:
         assert torch.equal(scored.images, images.images)
         assert torch.equal(probes, held_out)
         explainer = RunExplainer(baseline.run, images.images[:256])
-        expected = select(config.pruning, explainer, images, held_out, load_classifier())
+        expected = select(config.pruning, explainer, images, held_out, load_evaluator())
         assert found.epoch == expected.epoch in (1, 2)
         assert found.keep.tolist() == expected.keep.tolist()
 

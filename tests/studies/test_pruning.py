@@ -20,7 +20,7 @@ from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
 from gradcam_gan.explaining.cam import explain, logits
 from gradcam_gan.explaining.measures import coverage, measures
 from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, RunExplainer
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.studies import pruning as pruning_module
 from gradcam_gan.studies.arms import Pruning
 from gradcam_gan.studies.pruning import (
@@ -121,7 +121,7 @@ def images(tiny_run):
 
 @pytest.fixture(scope="module")
 def classifier():
-    return load_classifier()
+    return load_evaluator()
 
 
 @pytest.fixture(scope="module")
