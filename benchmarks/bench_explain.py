@@ -33,7 +33,7 @@ def contender(name: str, batch: int, precision: Precision) -> Callable[[], objec
     torch.manual_seed(0)
     discriminator = Discriminator(width=WIDTH).eval()
     images = torch.rand(batch, 1, 64, 64) * 2 - 1
-    layer = discriminator.block("block3")
+    layer = discriminator.named_layers["block3"]
     if name == "explain":
         return lambda: explain(discriminator, images, precision=precision)
     if name == "forward":

@@ -19,10 +19,9 @@ from torch.nn import functional as F
 
 from gradcam_gan.models.dcgan import LATENT_SIZE, Discriminator, Generator
 from gradcam_gan.models.options import MODELS
-from gradcam_gan.training.conditional_objective import ConditionalObjective
 from gradcam_gan.training.config import TrainingConfig
-from gradcam_gan.training.devices import resolve_precision
-from gradcam_gan.training.objective import DCGANObjective
+from gradcam_gan.training.devices import keep_freed_memory, resolve_precision
+from gradcam_gan.training.objective import Objective
 
 BATCH = 64
 STEPS = {64: 2, 16: 8}  # width -> steps a round
@@ -63,12 +62,13 @@ def plain_step(width: int) -> Step:
     return step
 
 
-def model_step(name: str, width: int) -> Step:
-    """A step of one of ``MODELS``, labels bound; precision auto."""
-    config, cpu = TrainingConfig(width=width, model=MODELS[name]), torch.device("cpu")
-    precision = resolve_precision("auto", cpu)
-    objective = ConditionalObjective(config, 1, CLASSES, 100_000, cpu, precision)
-    labels = torch.arange(BATCH) % CLASSES
+def own_step(name: str, width: int) -> Step:
+    """A step of one of ``MODELS`` in precision auto, or of the DCGAN in the precision named; labels bound."""
+    model = MODELS[name].model if name in MODELS else None
+    cpu, labels = torch.device("cpu"), torch.arange(BATCH) % CLASSES
+    precision = resolve_precision("auto" if name in MODELS else name, cpu)
+    keep_freed_memory()
+    objective = Objective(TrainingConfig(width=width, model=model), 1, CLASSES, 100_000, cpu, precision)
     return lambda real, latents: objective.step(real, latents, labels, labels)
 
 
@@ -80,14 +80,7 @@ def start(name: str, width: int, threads: int) -> float:
     # getrusage's peak is no use: it starts at that of the parent process and includes the imports'
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak to what is held now
     before = peak_resident()
-    if name == "plain":
-        _step = plain_step(width)
-    elif MODELS.get(name) is not None:
-        _step = model_step(name, width)
-    else:
-        cpu = torch.device("cpu")
-        precision = resolve_precision("auto" if name in MODELS else name, cpu)
-        _step = DCGANObjective(TrainingConfig(width=width), 1, cpu, precision).step
+    _step = plain_step(width) if name == "plain" else own_step(name, width)
     seconds_per_step(3, cpu_time=False)
     return peak_resident() - before
 

@@ -16,7 +16,6 @@ from .intervals import bootstrap_interval as bootstrap_interval
 from .intervals import interval_over_seeds as interval_over_seeds
 from .models.dcgan import Discriminator as Discriminator
 from .models.dcgan import Generator as Generator
-from .models.dcgan import StandardDiscriminator as StandardDiscriminator
 from .scoring.evaluator import Evaluator as Evaluator
 from .scoring.evaluator import load_evaluator as load_evaluator
 from .scoring.scores import Reference as Reference

@@ -22,17 +22,17 @@ from gradcam_gan.explaining.cam import Conditions, Evidence, Method, evidence_ma
 from gradcam_gan.explaining.measures import measures
 from gradcam_gan.models.conditional import (
     ClassLogit,
-    ContrastiveClassifier,
     Diffused,
-    ProjectionDiscriminator,
     conditions,
 )
+from gradcam_gan.models.contrastive import ContrastiveClassifier
+from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.training.runs import Run
 
 Statistics = Literal["reference", "running", "batch"]
 Network = Literal["discriminator", "classifier"]
-DiffusedNetwork = ProjectionDiscriminator | ClassLogit
+DiffusedNetwork = Discriminator | ClassLogit
 METHOD_NAMES: dict[Method, str] = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0

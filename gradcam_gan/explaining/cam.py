@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
-from typing import Literal, TypeVar, cast, get_args, overload
+from typing import Literal, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor, nn
@@ -430,13 +430,13 @@ def _resolve(discriminator: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
             f"layer={type(layer).__name__}(...) is no module of this {type(discriminator).__name__}; "
             f"give one of its own (not a copy's) or a name: {_some(modules)}"
         )
-    blocks = getattr(discriminator, "blocks", None)
-    blocks = blocks if isinstance(blocks, Mapping) else {}
-    if layer in blocks:
-        return layer, cast(Callable[[str], nn.Module], discriminator.block)(layer)
+    named = getattr(discriminator, "named_layers", None)
+    named = named if isinstance(named, Mapping) else {}
+    if layer in named:
+        return layer, named[layer]
     if layer in modules:
         return layer, modules[layer]
-    known = [*blocks, *modules]
+    known = [*named, *modules]
     close = get_close_matches(str(layer), known, n=1)
     raise InputError(
         f"layer={layer!r} is unknown in this {type(discriminator).__name__}; "

@@ -1,13 +1,14 @@
-"""The paper's discriminator and generator, and the standard DCGAN discriminator beside them.
+"""The paper's discriminator and generator, and what the follow-up's models tell them: classes, and a diffusion's time.
 
 The paper (section 3) lists layers, not shapes. At a true 64x64 four convolutions give one score only when the
 last is an 8x8 convolution without padding, so that is the default reading here. The preset ``paper28`` is the
 28x28 network whose published MNIST code the paper's layer lists match, kernel sizes included.
 
-All discriminators return the logit, shape (N,): the sigmoid that the paper lists last is applied by the loss
+The discriminator returns the logit, shape (N,): the sigmoid that the paper lists last is applied by the loss
 and by whoever needs D(x). Activations are never in place, so that hooks see what a layer really produced.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -15,10 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.models.options import PRESET_SIZE, Padding, Preset
+from gradcam_gan.models.options import PRESET_SIZE, NetworkOptions, Normalisation, Padding, Preset
 
 BACKGROUND = -1.0  # black, in images scaled to [-1, 1]
 LATENT_SIZE = 100
+GROUPS = 8  # of GroupNorm, at most
+FREQUENCIES = 16
+LONGEST_PERIOD = 10_000.0
+TIME_NORM = 0.5  # of the time's embedding to the class's: the class must not drown
+PLACES = {"paper64": 64, "paper28": 9}  # of the last block's features: 8x8 or 3x3
+# the trunk's layers; a block is known by the LeakyReLU that ends it
+LAYER_NAMES = ("conv1", "block1", "conv2", "norm2", "block2", "conv3", "norm3", "block3")
 
 
 class BackgroundPaddedConv2d(nn.Conv2d):
@@ -56,29 +64,59 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _check_options(preset: str, width: int, channels: int, padding: str) -> None:
-    if preset not in PRESET_SIZE:
-        raise InputError(f"preset={preset!r} is unknown; choose one of {', '.join(PRESET_SIZE)}")
-    if width < 1 or channels < 1:
-        raise InputError(f"width={width} and channels={channels} must both be at least 1")
-    if padding not in ("zeros", "background", "replicate"):
-        raise InputError(f"padding={padding!r} is unknown; choose zeros, background or replicate")
+def _use_group_normalisation(layers: nn.Sequential) -> None:
+    """Put a GroupNorm in the place of every BatchNorm."""
+    for i, layer in enumerate(layers):
+        if isinstance(layer, nn.BatchNorm2d):
+            channels = layer.num_features
+            groups = max(groups for groups in range(1, GROUPS + 1) if channels % groups == 0)
+            layers[i] = nn.GroupNorm(groups, channels)
 
 
-class _ConvolutionalDiscriminator(nn.Module):
-    """What every discriminator here shares: a Sequential, named blocks, a size check, one logit an image."""
+class PaperNetwork(nn.Module):
+    """The paper's Conv, LReLU, Conv, BN, LReLU, Conv, BN, LReLU, Conv (section 3): what D and DuDGAN's C share.
 
-    layers: nn.Sequential
-    blocks: dict[str, int]
+    Args:
+        preset: ``paper64`` (a true 64x64) or ``paper28`` (the 28x28 ancestor: feature maps 14-7-3).
+        width: channels of the first block; the next two have twice and four times as many.
+        channels: image channels, 1 for grey, 3 for RGB.
+        padding: ``zeros`` as in public DCGAN code; ``background`` pads the image with -1;
+            ``replicate`` repeats the edge in every padded convolution.
+        normalisation: ``batch`` or ``group``; BatchNorm mixes the noise levels of a diffusion within a batch.
 
-    def __init__(self, image_size: int, channels: int) -> None:
+    Raises:
+        InputError: an unknown preset, padding or normalisation, or a width or channel count below 1.
+    """
+
+    def __init__(
+        self, preset: Preset, width: int, channels: int, padding: Padding, normalisation: Normalisation
+    ) -> None:
+        NetworkOptions(
+            preset=preset, width=width, channels=channels, padding=padding, normalisation=normalisation
+        )
         super().__init__()
-        self.image_size = image_size
-        self.channels = channels
+        self.image_size, self.channels = PRESET_SIZE[preset], channels
+        # paper28 ends on 3x3 features: a 4x4 stride-2 head with padding 1 makes one score of them
+        head = {"paper64": (8, 1, 0), "paper28": (4, 2, 1)}[preset]
+        self.layers = nn.Sequential(
+            _convolution(channels, width, padding, first=True),
+            nn.LeakyReLU(0.2),
+            _convolution(width, 2 * width, padding, first=False),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(0.2),
+            _convolution(2 * width, 4 * width, padding, first=False),
+            nn.BatchNorm2d(4 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * width, 1, *head, bias=False),
+        )
+        _initialise(self)
+        if normalisation == "group":
+            _use_group_normalisation(self.layers)
 
-    def block(self, name: str) -> nn.Module:
-        """The module that ends the block of that name (its activation)."""
-        return self.layers[self.blocks[name]]
+    @property
+    def named_layers(self) -> dict[str, nn.Module]:
+        """The layers that ``explain`` knows by name: ``conv1``, ``block1`` and so on to ``block3``."""
+        return dict(zip(LAYER_NAMES, self.layers, strict=False))  # the head has no name
 
     def check_size(self, images: Tensor) -> None:
         """Refuse images that it was not built for.
@@ -93,80 +131,90 @@ class _ConvolutionalDiscriminator(nn.Module):
                 f"got {tuple(images.shape)}"
             )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] -> logits (N,); above 0 means "real"."""
-        self.check_size(images)
-        return self.layers(images).flatten()
 
-
-class Discriminator(_ConvolutionalDiscriminator):
-    """The paper's discriminator: Conv, LReLU, Conv, BN, LReLU, Conv, BN, LReLU, Conv (section 3).
+class Discriminator(PaperNetwork):
+    """The paper's discriminator, and the follow-up's, which is told a class, a time, or both.
 
     Without arguments: 64x64 grey images, 64-128-256 channels, feature maps 32-16-8, an 8x8 head.
-    Blocks that ``explain`` knows by name: ``block1``, ``block2``, ``block3``, each ended by its LeakyReLU.
+
+    Told something, logit = psi(h) + <sum of h, e_class + e_t> (Miyato & Koyama 2018), h being the last block's
+    features; it is linear in them either way, so at ``block3`` HiResCAM sums exactly to the logit. e_t is a learned
+    map of sinusoids of t and is 0 at t = 0. Classes and times are embedded apart: the code that came with DuDGAN joins
+    the raw integer t to the one-hot class, in which the class drowns. Embeddings are drawn from a generator of their
+    own, so the trunk starts as an unconditional discriminator of that seed does.
 
     Args:
-        preset: ``paper64`` (a true 64x64) or ``paper28`` (the 28x28 ancestor: feature maps 14-7-3).
-        width: channels of the first block; the next two have twice and four times as many.
-        channels: image channels, 1 for grey, 3 for RGB.
-        padding: ``zeros`` as in public DCGAN code; ``background`` pads the image with -1;
-            ``replicate`` repeats the edge in every padded convolution.
+        preset, width, channels, padding, normalisation: as for ``PaperNetwork``.
+        classes: how many; 0: it is told none.
+        timed: whether it is told the time of a diffusion.
 
     Raises:
-        InputError: an unknown preset or padding, or a width or channel count below 1.
+        InputError: as ``PaperNetwork``.
     """
 
     def __init__(
-        self, preset: Preset = "paper64", *, width: int = 64, channels: int = 1, padding: Padding = "zeros"
+        self,
+        preset: Preset = "paper64",
+        *,
+        width: int = 64,
+        channels: int = 1,
+        padding: Padding = "zeros",
+        classes: int = 0,
+        timed: bool = False,
+        normalisation: Normalisation = "batch",
     ) -> None:
-        _check_options(preset, width, channels, padding)
-        super().__init__(PRESET_SIZE[preset], channels)
-        # paper28 ends on 3x3 features: a 4x4 stride-2 head with padding 1 makes one score of them
-        head = {"paper64": (8, 1, 0), "paper28": (4, 2, 1)}[preset]
-        self.layers = nn.Sequential(
-            _convolution(channels, width, padding, first=True),
-            nn.LeakyReLU(0.2),
-            _convolution(width, 2 * width, padding, first=False),
-            nn.BatchNorm2d(2 * width),
-            nn.LeakyReLU(0.2),
-            _convolution(2 * width, 4 * width, padding, first=False),
-            nn.BatchNorm2d(4 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * width, 1, *head, bias=False),
-        )
-        self.blocks = {"block1": 1, "block2": 4, "block3": 7}
-        _initialise(self)
+        super().__init__(preset, width, channels, padding, normalisation)
+        self.classes, self.timed = classes, timed
+        features = 4 * width
+        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+        # the sum has as many terms as places: with unit features it starts within the logit's own scale
+        scale = 1 / math.sqrt(features) / PLACES[preset]
+        if classes:
+            self.class_embedding = nn.Parameter(torch.randn(classes, features, generator=generator) * scale)
+        if timed:
+            weights = torch.randn(2 * FREQUENCIES, features, generator=generator)
+            self.time_embedding = nn.Parameter(weights * scale * TIME_NORM)
+
+    def conditions(self, labels: Tensor, times: Tensor | None = None) -> dict[str, Tensor]:
+        """What it takes of classes (N,) and times (N,; by default 0), by the names of ``forward``'s arguments."""
+        told = {"labels": labels} if self.classes else {}
+        if self.timed:
+            told["times"] = torch.zeros_like(labels) if times is None else times
+        return told
+
+    def embed(self, labels: Tensor | None, times: Tensor | None) -> Tensor | None:
+        """e_class + e_t, (N, features); None where it is told neither.
+
+        Raises:
+            InputError: classes or times that are missing, out of range, or that it does not take.
+        """
+        check_labels(labels, self.classes, type(self).__name__)
+        if self.timed and times is None:
+            raise InputError(f"{type(self).__name__} needs the time t of each image: times, 0 for clean ones")
+        if times is not None and not self.timed:
+            raise InputError(f"{type(self).__name__} has no diffusion and takes no times")
+        parts = []
+        if labels is not None:
+            parts.append(self.class_embedding[labels])
+        if times is not None:
+            parts.append(sinusoids(times) @ self.time_embedding)
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def forward(self, images: Tensor, labels: Tensor | None = None, times: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], classes (N,) and times (N,) -> logits (N,); above 0 means "real"."""
+        self.check_size(images)
+        embedding = self.embed(labels, times)
+        if embedding is None:
+            return self.layers(images).flatten()
+        features = self.layers[:-1](images)
+        return self.layers[-1](features).flatten() + (features.sum((2, 3)) * embedding).sum(1)
 
 
-class StandardDiscriminator(_ConvolutionalDiscriminator):
-    """The five-convolution discriminator of the DCGAN literature (Radford et al. 2016; PyTorch's example).
-
-    64x64 images, feature maps 32-16-8-4, then a 4x4 head: one halving more than the paper's network, so its
-    last block is 4x4 (``block4``).
-
-    Args:
-        width: channels of the first block; each next block has twice as many.
-        channels: image channels.
-        padding: as for ``Discriminator``.
-
-    Raises:
-        InputError: an unknown padding, or a width or channel count below 1.
-    """
-
-    def __init__(self, *, width: int = 64, channels: int = 1, padding: Padding = "zeros") -> None:
-        _check_options("paper64", width, channels, padding)
-        super().__init__(64, channels)
-        layers: list[nn.Module] = [_convolution(channels, width, padding, first=True), nn.LeakyReLU(0.2)]
-        for i in range(3):
-            wide = width * 2 ** (i + 1)
-            layers += [
-                _convolution(wide // 2, wide, padding, first=False),
-                nn.BatchNorm2d(wide),
-                nn.LeakyReLU(0.2),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 0, bias=False))
-        self.blocks = {"block1": 1, "block2": 4, "block3": 7, "block4": 10}
-        _initialise(self)
+def sinusoids(times: Tensor) -> Tensor:
+    """Times (N,) -> (N, 32): sines and cosines (less 1) of sixteen frequencies, of mean square up to 1; 0 at t = 0."""
+    frequencies = LONGEST_PERIOD ** (-torch.arange(FREQUENCIES, device=times.device) / FREQUENCIES)
+    angles = times[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos() - 1], 1) / math.sqrt(FREQUENCIES)
 
 
 class Generator(nn.Module):
@@ -186,8 +234,8 @@ class Generator(nn.Module):
     def __init__(
         self, preset: Preset = "paper64", *, width: int = 64, channels: int = 1, classes: int = 0
     ) -> None:
+        NetworkOptions(preset=preset, width=width, channels=channels)
         super().__init__()
-        _check_options(preset, width, channels, "zeros")
         self.classes = classes
         # (channels out in units of width, kernel, stride, padding) of the hidden blocks
         hidden = [(8, 4, 1, 0), (4, 4, 2, 1), (2, 4, 2, 1), (1, 4, 2, 1)]

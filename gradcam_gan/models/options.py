@@ -1,6 +1,6 @@
 """What a GAN is made of, as validated options; no torch here, so that a configuration is read in no time."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -8,7 +8,23 @@ from gradcam_gan.validation import ValidatedModel
 
 Preset = Literal["paper64", "paper28"]
 Padding = Literal["zeros", "background", "replicate"]
+Normalisation = Literal["batch", "group"]
+Width = Annotated[int, Field(ge=1, le=1024)]
 PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
+
+
+class NetworkOptions(ValidatedModel):
+    """What the constructors of the networks take, checked.
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    preset: Preset
+    width: Width
+    channels: int = Field(ge=1)
+    padding: Padding = "zeros"
+    normalisation: Normalisation = "batch"
 
 
 class Diffusion(ValidatedModel):
@@ -70,7 +86,7 @@ class Model(ValidatedModel):
     """
 
     conditional: bool = Field(default=True, description="G and D are told the class")
-    normalisation: Literal["batch", "group"] = Field(default="batch", description="in D and C")
+    normalisation: Normalisation = Field(default="batch", description="in D and C")
     diffusion: Diffusion | None = Field(default=None, description="of D's input")
     classifier: ClassifierOptions | None = None
     gradient_penalty: float = Field(
@@ -87,6 +103,24 @@ class Model(ValidatedModel):
         return self
 
 
+PLAIN = Model(conditional=False)  # a DCGAN's parts
+
+
+class NamedModel(NamedTuple):
+    """A model with a name, and its place in the comparison.
+
+    Attributes:
+        model: None for the DCGAN, whose runs are named as before there were other models.
+        compared_with: the name of the model that it adds to or, an ablation, takes a part from. Diffusion-GAN and
+            DuDGAN are conditional here, and compared with a conditional DCGAN: the class is not their gain.
+        ablation: whether it is DuDGAN without one of its parts.
+    """
+
+    model: Model | None
+    compared_with: str | None
+    ablation: bool = False
+
+
 # DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
 _DUDGAN: dict[str, Any] = {
     "diffusion": Diffusion(longest=1000),
@@ -94,16 +128,21 @@ _DUDGAN: dict[str, Any] = {
     "gradient_penalty": 0.01,
     "averaging": 0.99,
 }
-# the models that are compared, and DuDGAN without one of its parts; G hears of C by the contrast alone, so without
-# it there is no C
-MODELS: dict[str, Model | None] = {
-    "dcgan": None,
-    "conditional-dcgan": Model(),
-    "diffusion-gan": Model(diffusion=Diffusion()),
-    "dudgan": Model(**_DUDGAN),
-    "dudgan-no-contrast": Model(**{**_DUDGAN, "classifier": None}),
-    "dudgan-no-classifier-diffusion": Model(
-        **{**_DUDGAN, "classifier": ClassifierOptions(diffusion=Diffusion(shortest=0, longest=0))}
+
+
+def _dudgan_without(**parts: object) -> NamedModel:
+    return NamedModel(Model(**{**_DUDGAN, **parts}), "dudgan", ablation=True)
+
+
+MODELS: dict[str, NamedModel] = {
+    "dcgan": NamedModel(None, None),
+    "conditional-dcgan": NamedModel(Model(), "dcgan"),
+    "diffusion-gan": NamedModel(Model(diffusion=Diffusion()), "conditional-dcgan"),
+    "dudgan": NamedModel(Model(**_DUDGAN), "conditional-dcgan"),
+    # G hears of C by the contrast alone, so without it there is no C
+    "dudgan-no-contrast": _dudgan_without(classifier=None),
+    "dudgan-no-classifier-diffusion": _dudgan_without(
+        classifier=ClassifierOptions(diffusion=Diffusion(shortest=0, longest=0))
     ),
-    "dudgan-no-discriminator-diffusion": Model(**{**_DUDGAN, "diffusion": None}),
+    "dudgan-no-discriminator-diffusion": _dudgan_without(diffusion=None),
 }

@@ -11,20 +11,17 @@ from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
+from gradcam_gan.models.options import MODELS
 from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.scoring.scores import Reference, classes_to_draw, draw, evaluate_run
-from gradcam_gan.studies.study import BASELINE_MODEL, Study
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
 METRICS = ("fid", "kid", "precision", "recall", "class_accuracy")
-ABLATED = "dudgan"
-# what each model adds to: Diffusion-GAN and DuDGAN are conditional here, so that the class is not their gain
-ADDS_TO = {
-    "conditional-dcgan": BASELINE_MODEL,
-    "diffusion-gan": "conditional-dcgan",
-    "dudgan": "conditional-dcgan",
-}
+_PAIRS = [(name, known.compared_with, known.ablation) for name, known in MODELS.items()]
+ADDS_TO = {name: other for name, other, ablation in _PAIRS if other and not ablation}
+_TAKEN_FROM = {name: other for name, other, ablation in _PAIRS if other and ablation}
 THRESHOLDS = (50.0, 20.0, 10.0)  # of FID
 SAMPLES_LOOKED_AT = 500
 
@@ -55,7 +52,7 @@ def histories(runs: Sequence[Run], epochs: int) -> pd.DataFrame:
 
 def is_ablation(model: str) -> bool:
     """Whether it is DuDGAN without one of its parts."""
-    return model.startswith(f"{ABLATED}-")
+    return model in _TAKEN_FROM
 
 
 def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: int) -> pd.DataFrame:
@@ -148,7 +145,7 @@ def compare_models(final: pd.DataFrame, pairs: Mapping[str, str]) -> pd.DataFram
 
 def ablation_pairs(final: pd.DataFrame) -> dict[str, str]:
     """DuDGAN without one of its parts, against DuDGAN."""
-    return {model: ABLATED for model in dict.fromkeys(final["model"]) if is_ablation(model)}
+    return {model: _TAKEN_FROM[model] for model in dict.fromkeys(final["model"]) if is_ablation(model)}
 
 
 def diffused_batch(run: Run, images: Tensor, epoch: int, network: str = "discriminator") -> Tensor:

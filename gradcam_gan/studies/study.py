@@ -195,7 +195,7 @@ class Study(ValidatedModel):
     def model_configs(self) -> list[TrainingConfig]:
         """Every training of the models that are compared with DCGAN; DCGAN's own are among ``configs``."""
         return [
-            self.config(seed).changed(epochs=self.comparison.epochs, model=MODELS[name])
+            self.config(seed).changed(epochs=self.comparison.epochs, model=MODELS[name].model)
             for name in self.comparison.models
             for seed in self.comparison.seeds
         ]

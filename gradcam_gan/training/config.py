@@ -4,17 +4,31 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from gradcam_gan.models.options import MODELS, PRESET_SIZE, Model, Padding, Preset
+from gradcam_gan.errors import InputError
+from gradcam_gan.models.options import MODELS, PLAIN, PRESET_SIZE, Model, Padding, Preset, Width
 from gradcam_gan.validation import ValidatedModel
 
 # raised whenever the same configuration would train to other weights, so that old runs are not taken for new
 TRAINING_VERSION = 1
 # where a run is computed, not what it computes: these do not make another run
 WHERE = frozenset({"data_dir", "device", "threads"})
+# fields that there were once, with the one value that is still trained; the identity keeps those that are not None
+FORMER_FIELDS: dict[str, object] = {"architecture": "paper", "pruning": None}
+
+
+def check_device(name: str) -> str:
+    """The name of a device, unless it cannot be one.
+
+    Raises:
+        InputError: it is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d\d?)?", name):
+        raise InputError(f"device={name!r} is unknown; use auto, cpu, cuda or cuda:N")
+    return name
 
 
 class TrainingConfig(ValidatedModel):
@@ -33,8 +47,7 @@ class TrainingConfig(ValidatedModel):
         default_factory=lambda fields: PRESET_SIZE.get(fields.get("preset", ""), 64),
         description="height and width of the images in pixels; the preset's",
     )
-    architecture: Literal["paper", "standard"] = Field("paper", description="four or five convolutions in D")
-    width: int = Field(64, ge=1, le=1024, description="channels of the narrowest block of D and G")
+    width: Width = Field(64, description="channels of the narrowest block of D and G")
     padding: Padding = "zeros"
     epochs: int = Field(25, ge=1, le=100_000)
     batch_size: int = Field(64, ge=2, description="BatchNorm needs at least two images")
@@ -47,15 +60,10 @@ class TrainingConfig(ValidatedModel):
     )
     model: Model | None = Field(None, description="None: the paper's DCGAN")
     data_dir: Path | None = Field(None, description="where mnist and fashion-mnist lie, default data/")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Annotated[str, AfterValidator(check_device)] = Field(
+        "auto", description="auto, cpu, cuda or cuda:N"
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads, default torch's")
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
-        return device
 
     @model_validator(mode="after")
     def _size_fits_preset(self) -> Self:
@@ -64,10 +72,6 @@ class TrainingConfig(ValidatedModel):
             raise ValueError(
                 f"size={self.size} does not match preset={self.preset!r}, which takes {expected}"
             )
-        if self.architecture == "standard" and self.preset != "paper64":
-            raise ValueError("architecture='standard' is a 64x64 network and needs preset='paper64'")
-        if self.architecture == "standard" and self.model is not None:
-            raise ValueError("architecture='standard' is a DCGAN's; a model needs architecture='paper'")
         return self
 
     @property
@@ -77,12 +81,30 @@ class TrainingConfig(ValidatedModel):
         What is None is left out: a new option that is not used does not make another run of an old one.
         """
         values = self.model_dump(mode="json", exclude=set(WHERE), exclude_none=True)
-        return {**values, "training_version": TRAINING_VERSION}
+        former = {name: value for name, value in FORMER_FIELDS.items() if value is not None}
+        return {**former, **values, "training_version": TRAINING_VERSION}
+
+    @property
+    def parts(self) -> Model:
+        """What the model is made of, the DCGAN's parts where ``model`` is None."""
+        return PLAIN if self.model is None else self.model
 
     @property
     def model_name(self) -> str:
         """Its name in ``MODELS``; ``model`` if it has none."""
-        return next((name for name, model in MODELS.items() if model == self.model), "model")
+        return next((name for name, known in MODELS.items() if known.model == self.model), "model")
+
+    @classmethod
+    def stored(cls, values: dict[str, Any]) -> Self:
+        """From the values in a run's ``config.json``, written by this code or when there were more fields.
+
+        Raises:
+            InputError: a run of a kind that is no longer trained.
+        """
+        for name, value in FORMER_FIELDS.items():
+            if values.get(name, value) != value:
+                raise InputError(f"{name}={values[name]!r} is no longer trained; delete the run")
+        return cls(**{name: value for name, value in values.items() if name not in FORMER_FIELDS})
 
     def changed(self, **values: object) -> Self:
         """A validated copy with some fields changed."""

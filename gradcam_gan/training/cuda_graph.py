@@ -5,23 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradcam_gan.training.objective import DCGANObjective
-
-Step = Callable[[Tensor, Tensor], Tensor]
+from gradcam_gan.training.objective import Objective
 
 
-def capture_step(objective: DCGANObjective, real: Tensor, latents: Tensor) -> Step:
+def capture_step(objective: Objective, *batch: Tensor) -> Callable[..., Tensor]:
     """Record ``objective.step`` as a CUDA graph; the networks and optimisers are left as they were.
 
     Args:
-        objective: lives on a CUDA device.
-        real: a batch of the shape that every step will have.
-        latents: its latents.
+        objective: lives on a CUDA device; its step can be recorded.
+        batch: what ``objective.step`` takes, of the shapes that every step will have.
 
     Returns:
         A function with the signature and the effect of ``objective.step``.
     """
-    real, latents = real.clone(), latents.clone()
+    batch = tuple(tensor.clone() for tensor in batch)
     live = [tensor for network in objective.networks.values() for tensor in network.state_dict().values()]
     live += objective.state().values()
     saved = [tensor.clone() for tensor in live]
@@ -31,7 +28,7 @@ def capture_step(objective: DCGANObjective, real: Tensor, latents: Tensor) -> St
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            objective.step(real, latents)
+            objective.step(*batch)
     torch.cuda.current_stream().wait_stream(side)
     with torch.no_grad():
         for tensor, value in zip(live, saved, strict=True):
@@ -41,11 +38,11 @@ def capture_step(objective: DCGANObjective, real: Tensor, latents: Tensor) -> St
 
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        statistics = objective.step(real, latents)
+        statistics = objective.step(*batch)
 
-    def replay(next_real: Tensor, next_latents: Tensor) -> Tensor:
-        real.copy_(next_real)
-        latents.copy_(next_latents)
+    def replay(*next_batch: Tensor) -> Tensor:
+        for tensor, value in zip(batch, next_batch, strict=True):
+            tensor.copy_(value)
         graph.replay()
         return statistics.clone()
 

@@ -4,9 +4,8 @@ import errno
 import hashlib
 import logging
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,14 +20,18 @@ from tqdm.auto import tqdm
 from gradcam_gan.data import ImageSet, data_hash, load_images, to_model_range
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.batchnorm import real_fake_accuracy
-from gradcam_gan.models.conditional import conditions
 from gradcam_gan.models.dcgan import LATENT_SIZE
 from gradcam_gan.training import files
-from gradcam_gan.training.conditional_objective import ConditionalObjective, stream_seed
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.cuda_graph import capture_step
-from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device, resolve_precision
-from gradcam_gan.training.objective import DCGANObjective
+from gradcam_gan.training.devices import (
+    cpu_threads,
+    keep_freed_memory,
+    reproducible_kernels,
+    resolve_device,
+    resolve_precision,
+)
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, load_run
 
@@ -66,6 +69,7 @@ def train(
             )
         with _exclusive(path):
             if not _is_complete(path):  # the process that held the lock may have finished it
+                keep_freed_memory()
                 with cpu_threads(config.threads) as threads, reproducible_kernels():
                     _Session(config, path, device, threads, *images, keep).train()
     return load_run(path)
@@ -117,12 +121,7 @@ def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
         raise InputError(
             f"{config.data} has {len(found.images)} training images, fewer than batch_size={config.batch_size}"
         )
-    if (
-        split == "train"
-        and config.model is not None
-        and config.model.conditional
-        and len(found.class_names) < 2
-    ):
+    if split == "train" and config.parts.conditional and len(found.class_names) < 2:
         raise InputError(
             f"{config.data} has one class, {found.class_names[0]!r}, and a conditional model needs two or more: put "
             "the images into one subfolder a class, or set conditional=false"
@@ -186,21 +185,21 @@ class _Session:
         self.manifest = self._manifest(train_set, threads)
         self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
         self.classes = len(train_set.class_names)
+        self.objective = Objective(
+            config,
+            self.images.shape[1],
+            self.classes,
+            config.epochs * self.iterations * config.batch_size,
+            device,
+            self.manifest["precision"],
+        )
         # drawn on the CPU, so that every device sees the same streams; latents apart from the order, so that
         # runs on different images share them
         self.random = {
             "order": torch.Generator().manual_seed(config.seed),
             "latents": torch.Generator().manual_seed(config.seed + 2**31),
+            **self.objective.random(),
         }
-        channels, precision = self.images.shape[1], self.manifest["precision"]
-        self.objective: DCGANObjective | ConditionalObjective
-        if config.model is None:
-            self.objective = DCGANObjective(config, channels, device, precision)
-        else:
-            total = config.epochs * self.iterations * config.batch_size
-            self.objective = ConditionalObjective(config, channels, self.classes, total, device, precision)
-            self.random["labels"] = torch.Generator().manual_seed(stream_seed(config.seed, "labels"))
-            self.random["objective"] = self.objective.random
 
     def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
         """The manifest of a new run, or the stored one after checking that it can be continued here."""
@@ -238,7 +237,7 @@ class _Session:
             files.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
             files.write_json(self.path / "manifest.json", self.manifest)
             done = self._restore()
-            self._check_space(self.config.epochs - done)
+            self.checkpoints.check_space(self.config.epochs - done)
             step = self._step()
             with self._progress(done) as progress:
                 for epoch in range(done + 1, self.config.epochs + 1):
@@ -286,29 +285,13 @@ class _Session:
         history = pd.DataFrame(self.checkpoints.rows())
         files.write_bytes(self.path / "history.csv", history.to_csv(index=False).encode())
 
-    def _check_space(self, epochs: int) -> None:
-        """Say before the work, not after it, that the checkpoints will not fit."""
-        newest = self.checkpoints.epoch_path(self.checkpoints.epochs()[-1])
-        needed = epochs * sum(
-            (newest / f"{name}.safetensors").stat().st_size for name in self.objective.networks
-        )
-        free = shutil.disk_usage(self.path).free
-        if epochs and needed > free:
-            raise RunError(
-                f"{epochs} epochs need about {needed / 1e6:.0f} MB in {self.path}, "
-                f"{free / 1e6:.0f} MB are free; make room or choose another runs_dir"
-            )
-
     def _step(self) -> Callable[..., Tensor]:
-        # a model with classes draws times and noise in its step, which a recorded graph would repeat
-        if self.device.type != "cuda" or not isinstance(self.objective, DCGANObjective):
+        if self.device.type != "cuda" or not self.objective.recordable:
             return self.objective.step
         batch = self.config.batch_size
-        return capture_step(
-            self.objective,
-            to_model_range(self.images[:batch]),
-            torch.zeros(batch, LATENT_SIZE, device=self.device),
-        )
+        latents = torch.zeros(batch, LATENT_SIZE, device=self.device)
+        real, labels = to_model_range(self.images[:batch]), self.labels[:batch]
+        return capture_step(self.objective, real, latents, labels, labels)
 
     def _progress(self, done: int) -> "tqdm[NoReturn]":
         per_epoch = self.iterations * self.config.batch_size
@@ -332,17 +315,16 @@ class _Session:
         orders = [torch.randperm(len(self.images), generator=self.random["order"]) for _ in range(passes)]
         order = torch.cat(orders)[: self.iterations * batch]
         drawn = torch.randn(self.iterations * batch, LATENT_SIZE, generator=self.random["latents"])
-        indices, latents = order.to(self.device).split(batch), drawn.to(self.device).split(batch)
-        fake_labels: Sequence[Tensor] = ()
-        if self.config.model is not None:
-            drawn = torch.randint(self.classes, (self.iterations * batch,), generator=self.random["labels"])
-            fake_labels = drawn.to(self.device).split(batch)
+        drawn_labels = self.objective.draw_labels(self.iterations * batch)
+        indices, latents, fake_labels = (
+            values.to(self.device).split(batch) for values in (order, drawn, drawn_labels)
+        )
         statistics = torch.empty(self.iterations, len(names), device=self.device)
         start = time.perf_counter()
         for iteration in range(self.iterations):
-            real = to_model_range(self.images[indices[iteration]])
-            told = (self.labels[indices[iteration]], fake_labels[iteration]) if fake_labels else ()
-            statistics[iteration] = step(real, latents[iteration], *told)
+            chosen = indices[iteration]
+            real, labels = to_model_range(self.images[chosen]), self.labels[chosen]
+            statistics[iteration] = step(real, latents[iteration], labels, fake_labels[iteration])
             progress.update(batch)
         statistics = statistics.cpu()  # the epoch's only wait for the device
         seconds = time.perf_counter() - start
@@ -374,11 +356,11 @@ class _Session:
 
     def _accuracy(self) -> dict[str, float]:
         """D's balanced accuracy on held-out and generated images under each BatchNorm mode."""
-        generator, model = self.objective.generator.eval(), self.config.model
+        discriminator, generator = self.objective.discriminator, self.objective.generator.eval()
         fake_labels = torch.arange(len(self.held_out), device=self.device) % self.classes
-        told = (fake_labels,) if model is not None and model.conditional else ()
+        told = fake_labels if self.config.parts.conditional else None
         with torch.no_grad():
-            fake = generator(fixed_latents(len(self.held_out)).to(self.device), *told)
+            fake = generator(fixed_latents(len(self.held_out)).to(self.device), told)
         generator.train()
         labels = {
             "real": self.held_out_labels,
@@ -386,10 +368,10 @@ class _Session:
             "reference": self.labels[:ACCURACY_IMAGES],
         }
         by_mode = real_fake_accuracy(
-            self.objective.discriminator,
+            discriminator,
             self.held_out,
             fake,
             reference=self.images[:ACCURACY_IMAGES],
-            conditions={name: conditions(model, values) for name, values in labels.items()},
+            conditions={name: discriminator.conditions(values) for name, values in labels.items()},
         )
         return {f"accuracy_{mode}": accuracy for mode, accuracy in by_mode.items()}

@@ -1,41 +1,50 @@
-"""What one training step optimises: an objective, its networks and their optimisers.
+"""What one training step optimises: the networks of a model, their losses and optimisers.
 
-The loop in ``training`` knows nothing of losses: it hands an objective a batch of real images and of latents,
-and saves whatever networks and optimiser states the objective has. ``DCGANObjective`` is the paper's; the follow-up's
-models are in ``conditional_objective``.
+Without any part it is the DCGAN. With a class, D and G are conditional (projection D). With a diffusion, D sees noised
+images and is told how much (Wang et al. 2023, "Diffusion-GAN"). With a classifier C, which has a diffusion of its own,
+G is also trained to make images whose features C groups by class (Yeom & Lee 2023, "DuDGAN").
 """
 
-import ctypes
-import platform
-from typing import Any
+import copy
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradcam_gan.models.dcgan import Discriminator, Generator, StandardDiscriminator
+from gradcam_gan.models.contrastive import supervised_contrast
+from gradcam_gan.models.dcgan import Discriminator
+from gradcam_gan.models.diffusion import ForwardDiffusion
+from gradcam_gan.models.options import PLAIN, ClassifierOptions
 from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.networks import network_builders
+
+UPDATE_INTERVAL = 4  # iterations from one update of a horizon to the next
+PENALTY_INTERVAL = 16  # from one gradient penalty to the next (Karras et al. 2020: lazy regularisation)
 
 
-def build_discriminator(config: TrainingConfig, channels: int) -> Discriminator | StandardDiscriminator:
-    """The discriminator that the configuration names, freshly initialised from torch's global random state."""
-    if config.architecture == "standard":
-        return StandardDiscriminator(width=config.width, channels=channels, padding=config.padding)
-    return Discriminator(config.preset, width=config.width, channels=channels, padding=config.padding)
+def _stream_seed(seed: int, name: str) -> int:
+    """The seed of one of a training's random streams: 32 bits, for a CPU generator takes no more of them."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:4])
 
 
-def build_generator(config: TrainingConfig, channels: int) -> Generator:
-    """The generator that the configuration names, freshly initialised from torch's global random state."""
-    return Generator(config.preset, width=config.width, channels=channels)
+@contextmanager
+def _untracked(network: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by the batch, as in training, and leave the running statistics alone."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
 
 
-def adam(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Adam with the configuration's learning rate and betas."""
-    betas = (config.beta1, config.beta2)
-    return optimiser_with_state(torch.optim.Adam, network, lr=config.learning_rate, betas=betas)
-
-
-def optimiser_with_state(
+def _with_state(
     kind: type[torch.optim.Adam] | type[torch.optim.AdamW],
     network: nn.Module,
     **options: Any,  # noqa: ANN401 - the optimiser's own
@@ -52,41 +61,144 @@ def optimiser_with_state(
     return optimiser
 
 
-def _keep_freed_memory() -> None:
-    """Let this process keep the memory that a step frees, for the next step; results do not change.
-
-    glibc hands large freed blocks back to the kernel, and every step then waits for zeroed pages again: 5 to 10% of
-    its time. Now up to 1 GiB stays at the end of the heap; other C libraries are left alone.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
-        libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the highest that every glibc takes
-
-
 class Objective:
-    """Networks, optimisers and precision: what every objective has.
+    """The losses and the alternating steps of a model, of the parts that it has.
+
+    With D the logit and c the embedding of C, images being diffused before D and before C:
+
+    - L_D = softplus(-D(x)) + softplus(D(G(z))) + R1: gamma / 2 |grad D|^2 on the undiffused real images, every
+      16 iterations and then 16 times as strong;
+    - L_C = s SupCon(c(x)) + (1 - s) cross-entropy(x), on two diffusions of each real image;
+    - L_G = (1 - g) softplus(-D(G(z))) + g SupCon(c(G(z))), one diffusion of each image, with g = 0 without a
+      classifier.
+
+    A DCGAN has the softplus terms alone (Goodfellow et al. 2014): binary cross-entropy after the paper's sigmoid,
+    without its overflow. Real and generated images pass D in separate batches, and get their times independently, as in
+    the published code; the papers' algorithm shares them. Order of the steps: D, G, as in DCGAN (Radford et al. 2016);
+    with a classifier C, G, D, as in DuDGAN. C learns from real images only: in G's step it gets no gradient, and its
+    running statistics stay.
 
     Args:
-        networks: on the CPU, freshly initialised; ``discriminator`` and ``generator`` among them.
+        config: the run.
+        channels: image channels.
+        classes: of the images; not used by an unconditional model.
+        total_images: that the training shows, for the pace of the horizons.
         device: where the networks live.
         precision: ``bfloat16`` (autocast; weights and optimiser stay float32) or ``float32``.
+
+    Attributes:
+        networks: those that learn, the moving average of G, and the diffusions; all are saved.
+        optimisers: of those that learn.
+        statistics: names of what ``step`` returns.
+        recordable: every step is the same kernels, without a draw or a count, so that a CUDA graph can repeat it.
     """
 
-    statistics: tuple[str, ...]
-
-    def __init__(self, networks: dict[str, nn.Module], device: torch.device, precision: str) -> None:
-        if device.type == "cpu":
-            _keep_freed_memory()
+    def __init__(
+        self,
+        config: TrainingConfig,
+        channels: int,
+        classes: int,
+        total_images: int,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.parts, self.batch_size, self._classes = config.parts, config.batch_size, classes
+        self.recordable = self.parts == PLAIN
+        # CPU generators: of the classes to generate, and of all times and noise
+        self._labels, self._noise = (
+            torch.Generator().manual_seed(_stream_seed(config.seed, name)) for name in ("labels", "objective")
+        )
+        # made on the CPU from the seed alone, so that every device starts from the same weights
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            networks = {name: build() for name, build in network_builders(config, channels, classes).items()}
+        learning = list(networks)
+        if self.parts.averaging:
+            networks["generator_average"] = copy.deepcopy(networks["generator"]).requires_grad_(False)
+        if self.parts.diffusion is not None:
+            networks["discriminator_diffusion"] = ForwardDiffusion(
+                self.parts.diffusion, total_images, self._noise
+            )
+        if self.parts.classifier is not None:
+            options = self.parts.classifier.diffusion
+            networks["classifier_diffusion"] = ForwardDiffusion(options, total_images, self._noise)
         layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
         self.networks = {
             name: network.to(device, memory_format=layout)  # type: ignore[call-overload]
             for name, network in networks.items()
         }
-        self.discriminator, self.generator = self.networks["discriminator"], self.networks["generator"]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {}
-        self._device_type = device.type
-        self._reduced = precision == "bfloat16"
+        self.discriminator = cast(Discriminator, self.networks["discriminator"])
+        self.generator = self.networks["generator"]
+        self.optimisers = {name: self._optimiser(name, config) for name in learning}
+        self.iteration = torch.zeros((), dtype=torch.int64)
+        self.sign_sum = torch.zeros((), device=device)
+        self._device_type, self._reduced = device.type, precision == "bfloat16"
+        self.statistics: tuple[str, ...] = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
+        if self.parts.diffusion is not None:
+            self.statistics += ("overconfidence", "discriminator_horizon")
+        if self.parts.classifier is not None:
+            self.statistics += ("loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon")
+
+    def _optimiser(self, name: str, config: TrainingConfig) -> torch.optim.Optimizer:
+        options = self.parts.classifier
+        if name != "classifier" or options is None:
+            betas = (config.beta1, config.beta2)
+            return _with_state(torch.optim.Adam, self.networks[name], lr=config.learning_rate, betas=betas)
+        return _with_state(
+            torch.optim.AdamW,
+            self.networks[name],
+            lr=options.learning_rate_ratio * config.learning_rate,
+            weight_decay=options.weight_decay,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step needs beside the networks: the live tensors, to save or to copy into.
+
+        Optimiser states by network, parameter and quantity; and the counters, unless the step is recordable.
+        """
+        optimisers = {
+            f"{name}.{parameter_name}.{quantity}": tensor
+            for name, optimiser in self.optimisers.items()
+            for parameter_name, parameter in self.networks[name].named_parameters()
+            for quantity, tensor in optimiser.state[parameter].items()
+        }
+        counters = {"iteration": self.iteration, "sign_sum": self.sign_sum}
+        return optimisers if self.recordable else {**optimisers, **counters}
+
+    def random(self) -> dict[str, torch.Generator]:
+        """The random streams that the next step needs: none if it is recordable."""
+        return {} if self.recordable else {"labels": self._labels, "objective": self._noise}
+
+    def draw_labels(self, count: int) -> Tensor:
+        """The classes (count,) of images to generate, on the CPU."""
+        return torch.randint(self._classes, (count,), generator=self._labels)
+
+    def step(self, real: Tensor, latents: Tensor, labels: Tensor, fake_labels: Tensor) -> Tensor:
+        """Update every network once.
+
+        Args:
+            real: images (N, C, H, W) float32 in [-1, 1].
+            latents: (N, 100), standard normal.
+            labels: classes of the real images (N,); not used by an unconditional model.
+            fake_labels: classes to generate (N,); not used by an unconditional model.
+
+        Returns:
+            float32 on the device, in the order of ``statistics``.
+        """
+        found: dict[str, Tensor] = {}
+        with self._autocast():
+            fake = self.generator(latents, fake_labels if self.parts.conditional else None)
+        if self.parts.classifier is None:
+            self._discriminator_step(real, labels, fake.detach(), fake_labels, found)
+            self._generator_step(fake, fake_labels, found)
+        else:
+            self._classifier_step(real, labels, self.parts.classifier, found)
+            self._generator_step(fake, fake_labels, found)
+            self._discriminator_step(real, labels, fake.detach(), fake_labels, found)
+        self._average_generator()
+        if not self.recordable:
+            self._count()
+        return torch.stack([found[name].float() for name in self.statistics]).detach()
 
     def _autocast(self) -> torch.autocast:
         # inside a CUDA graph autocast must not cache its copies of the weights
@@ -100,62 +212,93 @@ class Objective:
         loss.backward()
         optimiser.step()
 
-    def state(self) -> dict[str, Tensor]:
-        """Optimiser states by network, parameter and quantity; the live tensors, to save or to copy into."""
-        return {
-            f"{name}.{parameter_name}.{quantity}": tensor
-            for name, optimiser in self.optimisers.items()
-            for parameter_name, parameter in self.networks[name].named_parameters()
-            for quantity, tensor in optimiser.state[parameter].items()
-        }
+    def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """D's logits (N,) of images, diffused where the model does that."""
+        times = None
+        if self.parts.diffusion is not None:
+            images, times = self.networks["discriminator_diffusion"](images)
+        return self.discriminator(images, **self.discriminator.conditions(labels, times)).float()
 
-
-class DCGANObjective(Objective):
-    """The non-saturating GAN loss with DCGAN's alternating steps (Goodfellow et al. 2014; Radford et al. 2016).
-
-    L_D = softplus(-D(x)) + softplus(D(G(z))), L_G = softplus(-D(G(z))), D the logit: binary cross-entropy after
-    the paper's sigmoid, without its overflow. Real and fake images pass D in separate batches, as in DCGAN.
-
-    Args:
-        config: the run.
-        channels: image channels.
-        device: where the networks live.
-        precision: as for ``Objective``.
-    """
-
-    statistics = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
-
-    def __init__(self, config: TrainingConfig, channels: int, device: torch.device, precision: str) -> None:
-        # made on the CPU from the seed alone, so that every device starts from the same weights
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            discriminator = build_discriminator(config, channels)
-            generator = build_generator(config, channels)
-        super().__init__({"discriminator": discriminator, "generator": generator}, device, precision)
-        self.optimisers = {name: adam(network, config) for name, network in self.networks.items()}
-
-    def step(self, real: Tensor, latents: Tensor) -> Tensor:
-        """Update D, then G, once.
-
-        Args:
-            real: images (N, C, H, W) float32 in [-1, 1].
-            latents: (N, 100), standard normal.
-
-        Returns:
-            (4,) float32 on the device, in the order of ``statistics``; the last two are probabilities.
-        """
+    def _discriminator_step(
+        self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor, found: dict[str, Tensor]
+    ) -> None:
         with self._autocast():
-            fake = self.generator(latents)
-            logits_real = self.discriminator(real).float()
-            logits_fake = self.discriminator(fake.detach()).float()
-        loss_discriminator = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
-        self._update("discriminator", loss_discriminator)
+            logits_real, logits_fake = self._judge(real, labels), self._judge(fake, fake_labels)
+        loss = F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+        found["loss_discriminator"] = loss
+        if self.parts.gradient_penalty and self.iteration % PENALTY_INTERVAL == 0:
+            weight = self.parts.gradient_penalty / 2 * PENALTY_INTERVAL
+            loss = loss + weight * self._squared_gradient(real, labels)
+        self._update("discriminator", loss)
+        found["d_real"], found["d_fake"] = logits_real.sigmoid().mean(), logits_fake.sigmoid().mean()
+        if self.parts.diffusion is not None:
+            found["overconfidence"] = logits_real.detach().sign().mean()
+            self.sign_sum += found["overconfidence"]
+            horizon = self.networks["discriminator_diffusion"].horizon
+            found["discriminator_horizon"] = logits_real.new_tensor(float(horizon))
 
-        self.discriminator.requires_grad_(False)  # G's step needs the gradient through D, not D's own
+    def _squared_gradient(self, real: Tensor, labels: Tensor) -> Tensor:
+        """Mean over images of |gradient of D's logit by the undiffused image|^2."""
+        real = real.detach().requires_grad_()
+        logits = self.discriminator(real, **self.discriminator.conditions(labels))
+        (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        return gradient.square().sum((1, 2, 3)).mean()
+
+    def _generator_step(self, fake: Tensor, fake_labels: Tensor, found: dict[str, Tensor]) -> None:
+        options = self.parts.classifier
+        self.discriminator.requires_grad_(False)  # the gradient goes through D and C, not to them
         with self._autocast():
-            loss_generator = F.softplus(-self.discriminator(fake).float()).mean()
-        self._update("generator", loss_generator)
+            loss = F.softplus(-self._judge(fake, fake_labels)).mean()
+            if options is not None:
+                self.networks["classifier"].requires_grad_(False)
+                views, _ = self.networks["classifier_diffusion"](fake)
+                with _untracked(self.networks["classifier"]):
+                    contrast, _ = self._contrast(views, fake_labels, options)
+                found["generator_contrast"] = contrast
+                share = options.share_in_generator
+                loss = (1 - share) * loss + share * contrast
+        self._update("generator", loss)
+        found["loss_generator"] = loss
         self.discriminator.requires_grad_(True)
+        if options is not None:
+            self.networks["classifier"].requires_grad_(True)
 
-        d_real, d_fake = torch.sigmoid(logits_real).mean(), torch.sigmoid(logits_fake).mean()
-        return torch.stack([loss_discriminator, loss_generator, d_real, d_fake]).detach()
+    def _classifier_step(
+        self, real: Tensor, labels: Tensor, options: ClassifierOptions, found: dict[str, Tensor]
+    ) -> None:
+        diffusion, labels = self.networks["classifier_diffusion"], labels.repeat(2)
+        views = torch.cat([diffusion(real)[0], diffusion(real)[0]])
+        with self._autocast():
+            contrast, logits = self._contrast(views, labels, options)
+        classes = F.cross_entropy(logits.float(), labels)
+        share = options.supervised_contrast
+        self._update("classifier", share * contrast + (1 - share) * classes)
+        found["loss_contrast"], found["loss_classes"] = contrast, classes
+        found["classifier_horizon"] = contrast.new_tensor(float(diffusion.horizon))
+
+    def _contrast(self, views: Tensor, labels: Tensor, options: ClassifierOptions) -> tuple[Tensor, Tensor]:
+        """SupCon of diffused images (M, C, H, W) in C's embedding, and C's logits of them (M, classes)."""
+        embeddings, logits = self.networks["classifier"].both(views)
+        return supervised_contrast(embeddings.float(), labels, options.temperature), logits
+
+    @torch.no_grad()
+    def _average_generator(self) -> None:
+        """Exponential moving average of G's weights; BatchNorm's statistics are taken as they are."""
+        if not self.parts.averaging:
+            return
+        average = self.networks["generator_average"]
+        for mean, new in zip(average.parameters(), self.generator.parameters(), strict=True):
+            mean.lerp_(new, 1 - self.parts.averaging)
+        for mean, new in zip(average.buffers(), self.generator.buffers(), strict=True):
+            mean.copy_(new)
+
+    def _count(self) -> None:
+        """Count the iteration, and move the horizons when it is time."""
+        self.iteration += 1
+        if self.iteration % UPDATE_INTERVAL:
+            return
+        overconfidence = float(self.sign_sum) / UPDATE_INTERVAL
+        self.sign_sum.zero_()
+        for name in ("discriminator_diffusion", "classifier_diffusion"):
+            if name in self.networks:
+                self.networks[name].update(UPDATE_INTERVAL * self.batch_size, overconfidence)

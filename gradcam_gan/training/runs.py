@@ -13,8 +13,7 @@ Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors,
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ from torch import Tensor, nn
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.models.diffusion import DiffusionState, horizon
 from gradcam_gan.training import files
-from gradcam_gan.training.conditional_objective import network_builders
 from gradcam_gan.training.config import TrainingConfig
-from gradcam_gan.training.objective import build_discriminator, build_generator
+from gradcam_gan.training.networks import network_builders
 
 TRAINING_STATE = "training_state.safetensors"
 
@@ -95,6 +93,23 @@ class CheckpointFolder:
             files.read_json(self.epoch_path(epoch) / "epoch.json")["row"] for epoch in self.epochs() if epoch
         ]
 
+    def check_space(self, epochs: int) -> None:
+        """Say before the work, not after it, that so many more checkpoints will not fit.
+
+        Raises:
+            RunError: there is too little room.
+        """
+        networks = (
+            f for f in self.epoch_path(self.epochs()[-1]).glob("*.safetensors") if f.name != TRAINING_STATE
+        )
+        needed = epochs * sum(file.stat().st_size for file in networks)
+        free = shutil.disk_usage(self.path).free
+        if epochs and needed > free:
+            raise RunError(
+                f"{epochs} epochs need about {needed / 1e6:.0f} MB in {self.path.parent}, "
+                f"{free / 1e6:.0f} MB are free; make room or choose another runs_dir"
+            )
+
     def delete(self, epoch: int) -> None:
         """Remove one checkpoint."""
         shutil.rmtree(self.epoch_path(epoch))
@@ -143,10 +158,10 @@ class Run:
         Errors as for ``discriminator``.
         """
         self._check_epoch(epoch)
-        model = self.config.model
-        options = None if model is None else model.diffusion
+        parts = self.config.parts
+        options = parts.diffusion
         if network == "classifier":
-            options = model.classifier.diffusion if model and model.classifier else None
+            options = parts.classifier.diffusion if parts.classifier else None
         if options is None:
             return None
         state = self._tensors(f"{network}_diffusion", epoch)
@@ -157,8 +172,8 @@ class Run:
 
         Errors as for ``discriminator``.
         """
-        averaged = self.config.model is not None and self.config.model.averaging > 0
-        return self._network("generator_average" if averaged else "generator", epoch, device)
+        name = "generator_average" if self.config.parts.averaging else "generator"
+        return self._network(name, epoch, device)
 
     def _check_epoch(self, epoch: int) -> None:
         if epoch not in self.epochs:
@@ -166,13 +181,7 @@ class Run:
 
     def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
         self._check_epoch(epoch)
-        channels, model = self.manifest["channels"], self.config.model
-        builders: dict[str, Callable[[], nn.Module]] = {
-            "discriminator": partial(build_discriminator, self.config, channels),
-            "generator": partial(build_generator, self.config, channels),
-        }
-        if model is not None:
-            builders = network_builders(self.config, model, channels, self.manifest["classes"])
+        builders = network_builders(self.config, self.manifest["channels"], self.manifest["classes"])
         kind = name.removesuffix("_average")
         if kind not in builders:
             raise InputError(f"{self.path} has no {name}: its model has {', '.join(builders)}")
@@ -202,6 +211,9 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not (path / "manifest.json").is_file():
         raise RunError(f"{path} holds no training run (no manifest.json); train(config, runs_dir) makes one")
-    config = TrainingConfig(**files.read_json(path / "config.json"))
+    try:
+        config = TrainingConfig.stored(files.read_json(path / "config.json"))
+    except InputError as error:
+        raise RunError(f"{path / 'config.json'}: {error}") from None
     rows = CheckpointFolder(path / "checkpoints").rows()
     return Run(path, config, pd.DataFrame(rows), files.read_json(path / "manifest.json"))

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import refused
 
 import gradcam_gan
 from gradcam_gan.errors import RunError
 from gradcam_gan.training import files
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc which file a descriptor is")
 
 
 def record(monkeypatch, log):
@@ -33,20 +36,6 @@ def record(monkeypatch, log):
     monkeypatch.setattr(Path, "rename", logged_rename)
 
 
-def fill_disk(monkeypatch, operation):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(*operation, full)
-
-
-OPERATIONS = [(os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "open")]
-linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc which file a descriptor is")
-
-
-# --- files
-
-
 @linux
 def test_a_file_is_on_disk_before_it_takes_its_name_and_its_name_before_the_call_returns(
     tmp_path, monkeypatch
@@ -61,11 +50,13 @@ def test_a_file_is_on_disk_before_it_takes_its_name_and_its_name_before_the_call
     assert (tmp_path / "table.csv").read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("operation", [(os, "fsync"), (Path, "replace"), (Path, "open")], ids=lambda o: o[1])
-def test_a_write_that_fails_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch, operation):
+def test_a_write_that_fails_leaves_the_old_content_and_no_litter(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     files.write_bytes(tmp_path / "table.csv", b"old")
     with monkeypatch.context() as patch:
-        fill_disk(patch, operation)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             files.write_bytes(tmp_path / "table.csv", b"new")
     assert (tmp_path / "table.csv").read_bytes() == b"old"
@@ -80,24 +71,12 @@ def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-def test_json_comes_back_as_it_was_written(tmp_path):
-    content = {"a": 0.1 + 0.2, "b": [1, None, "größe"], "c": {"d": 1e-300}}
-    files.write_json(tmp_path / "x.json", content)
-    assert files.read_json(tmp_path / "x.json") == content
-
-
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"7", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b'{"a": 1', b"[1]", b"\xff\xfe"])
 def test_damaged_json_is_one_line_that_names_the_file(tmp_path, content):
     path = tmp_path / "x.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(RunError) as caught:
-        files.read_json(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-# --- folders
+    assert str(path) in refused(files.read_json, path, error=RunError)
 
 
 @linux
@@ -141,9 +120,6 @@ def test_a_folder_replaces_an_older_one_and_the_rest_of_a_killed_one(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["epoch-0001", "new"]
 
 
-# --- tensors
-
-
 def test_tensors_come_back_bit_for_bit(tmp_path):
     tensors = {
         "float32": torch.randn(2, 3, 4, 4),
@@ -172,29 +148,9 @@ def test_damaged_tensors_are_one_line_that_names_the_file(tmp_path):
     path = tmp_path / "t.safetensors"
     files.write_tensors(path, {"w": torch.ones(100)})
     whole = path.read_bytes()
-    harms = [
-        whole[:-1],
-        whole[:50],
-        whole[:8],
-        whole[:3],
-        b"",
-        whole + b"x",
-        os.urandom(500),
-        b"\x80\x02}q\x00.",
-    ]
-    harms.append(struct.pack("<Q", 2**60) + whole[8:])
-    for harm in harms:
+    for harm in (whole[:-1], whole[:50], b"", b"\x80\x02}q\x00.", struct.pack("<Q", 2**60) + whole[8:]):
         path.write_bytes(harm)
-        with pytest.raises(RunError) as caught:
-            files.read_tensors(path)
-        assert f"{path} cannot be read: " in str(caught.value)
-        assert "\n" not in str(caught.value)
-    path.unlink()
-    with pytest.raises(RunError, match=r"t\.safetensors cannot be read"):
-        files.read_tensors(path)
-
-
-# --- no code is ever run from a file
+        assert f"{path} cannot be read: " in refused(files.read_tensors, path, error=RunError)
 
 
 def test_the_package_never_unpickles():

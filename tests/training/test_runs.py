@@ -1,24 +1,25 @@
+import itertools
 import os
 import pickle
 import re
 import shutil
-import zipfile
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from helpers import refused, tiny
 
-from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.models.dcgan import StandardDiscriminator
+from gradcam_gan.errors import RunError
+from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
 from gradcam_gan.training import files
-from gradcam_gan.training.config import TrainingConfig
-from gradcam_gan.training.loop import train
-from gradcam_gan.training.objective import DCGANObjective
+from gradcam_gan.training.loop import fixed_latents, train
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, load_run
 
-CONFIG = TrainingConfig(
-    preset="paper28", width=2, epochs=3, train_images=64, batch_size=32, threads=1, device="cpu", seed=3
+CONFIG = tiny(epochs=3, seed=3)
+OPEN = Diffusion(shortest=10, longest=300, target=None, rise=1.0)
+DUDGAN = Model(
+    diffusion=Diffusion(longest=1000), classifier=ClassifierOptions(), gradient_penalty=2.0, averaging=0.9
 )
 
 
@@ -27,17 +28,27 @@ def run(tmp_path_factory):
     return train(CONFIG, tmp_path_factory.mktemp("runs"))
 
 
-def run_error(path):
-    with pytest.raises(RunError) as caught:
-        load_run(path)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def dudgan(**changes):
+    """Six iterations an epoch, so that no checkpoint falls on an update of the horizons."""
+    return tiny(**{"model": DUDGAN, "epochs": 3, "train_images": 96, "batch_size": 16, **changes})
 
 
-def test_a_run_knows_its_folder_and_its_config(run):
-    assert run.path.name == CONFIG.name
-    assert run.config == CONFIG
-    assert run.epochs == [0, 1, 2, 3]
+@pytest.fixture(scope="module")
+def dudgan_run(tmp_path_factory):
+    return train(dudgan(), tmp_path_factory.mktemp("whole"))
+
+
+def tensors(run, name):
+    """A network's tensors after every epoch."""
+    return [
+        files.read_tensors(run.path / f"checkpoints/epoch-{epoch:04d}/{name}.safetensors")
+        for epoch in range(run.config.epochs + 1)
+    ]
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
 
 
 def test_the_history_has_the_documented_columns_one_row_an_epoch(run):
@@ -61,8 +72,23 @@ def test_the_history_has_the_documented_columns_one_row_an_epoch(run):
     pd.testing.assert_series_equal(run.history.images_per_second, rate, check_names=False)
 
 
-def test_history_csv_is_the_history(run):
-    pd.testing.assert_frame_equal(pd.read_csv(run.path / "history.csv"), run.history, check_dtype=False)
+def test_the_history_of_a_dudgan_run(dudgan_run):
+    history = dudgan_run.history
+    assert list(history)[7:13] == [
+        "overconfidence", "discriminator_horizon",
+        "loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon",
+    ]  # fmt: skip
+    assert history.notna().all(axis=None)
+    assert history.overconfidence.between(-1, 1).all()
+    assert history.loss_classes[0] == pytest.approx(2.3, abs=0.4)  # ten classes, none known yet
+    # updates after iterations 4, 8, 12 and 16 of 18, each by 4/18 of 290
+    ramp = [10 + round(290 * 4 * k / 18) for k in range(5)]
+    means = [
+        (4 * ramp[0] + 2 * ramp[1]) / 6,
+        (2 * ramp[1] + 4 * ramp[2]) / 6,
+        (4 * ramp[3] + 2 * ramp[4]) / 6,
+    ]
+    assert history.classifier_horizon.tolist() == pytest.approx(means)
 
 
 def test_the_manifest_says_what_really_ran(run):
@@ -75,44 +101,40 @@ def test_the_manifest_says_what_really_ran(run):
     assert run.manifest["seconds"] == pytest.approx(run.history.seconds.sum())
 
 
-@pytest.mark.parametrize("name", ["discriminator", "generator"])
-def test_networks_load_in_eval_mode_and_compute(run, name):
-    for epoch in run.epochs:
-        network = getattr(run, name)(epoch)
-        assert not any(module.training for module in network.modules())
-        inputs = torch.randn(2, 100) if name == "generator" else torch.rand(2, 1, 28, 28)
-        outputs = network(inputs)
-        assert outputs.shape == ((2, 1, 28, 28) if name == "generator" else (2,))
-        assert outputs.isfinite().all()
+@pytest.mark.parametrize("name", ["discriminator", "generator", "classifier"])
+def test_networks_are_those_of_the_epoch_in_eval_mode(run, dudgan_run, name):
+    for some in (run, dudgan_run):
+        if name == "classifier" and some is run:
+            assert "has no classifier: its model has discriminator, generator" in refused(some.classifier, 1)
+            continue
+        saved = "generator_average" if name == "generator" and some is dudgan_run else name
+        for epoch in some.epochs:
+            network = getattr(some, name)(epoch)
+            assert not any(module.training for module in network.modules())
+            assert_same(network.state_dict(), tensors(some, saved)[epoch])
+        assert str(refused(getattr(some, name), 4)) == f"{some.path} has no epoch 4; it has 0 to 3"
+    assert dudgan_run.generator(3)(fixed_latents(4), torch.arange(4)).shape == (4, 1, 28, 28)
 
 
 def test_epoch_zero_is_the_untrained_network_of_that_seed(run):
-    initial = DCGANObjective(CONFIG, 1, torch.device("cpu"), "float32").networks
+    initial = Objective(CONFIG, 1, 10, 192, torch.device("cpu"), "float32").networks
     for name, network in initial.items():
-        loaded = getattr(run, name)(0).state_dict()
-        assert loaded.keys() == network.state_dict().keys()
-        for key, tensor in network.state_dict().items():
-            assert torch.equal(loaded[key], tensor), key
+        assert_same(getattr(run, name)(0).state_dict(), network.state_dict())
+        states = tensors(run, name)  # and every epoch changes all of it
+        for earlier, later in itertools.pairwise(states):
+            assert all(not torch.equal(earlier[key], later[key]) for key in earlier)
 
 
-def test_each_epoch_has_weights_of_its_own(run):
-    weights = [run.discriminator(epoch).layers[0].weight for epoch in run.epochs]
-    assert not any(torch.equal(a, b) for a in weights for b in weights if a is not b)
-
-
-def test_a_standard_discriminator_comes_back_as_one(tmp_path):
-    fields = CONFIG.model_dump(exclude={"preset", "size"}) | {"epochs": 1, "architecture": "standard"}
-    network = train(TrainingConfig(**fields), tmp_path).discriminator(1)
-    assert isinstance(network, StandardDiscriminator)
-    assert network(torch.zeros(1, 1, 64, 64)).shape == (1,)
-
-
-@pytest.mark.parametrize("epoch", [-1, 4, 1000])
-def test_an_epoch_that_is_not_saved_is_refused_with_those_that_are(run, epoch):
-    for load in (run.discriminator, run.generator):
-        with pytest.raises(InputError) as caught:
-            load(epoch)
-        assert str(caught.value) == f"{run.path} has no epoch {epoch}; it has 0 to 3"
+def test_a_runs_horizon_is_that_after_the_epoch(tmp_path, dudgan_run):
+    ramp = train(dudgan(model=Model(diffusion=OPEN)), tmp_path)
+    horizons = [10 + round(290 * 4 * k / 18) for k in (0, 1, 3, 4)]
+    assert [ramp.diffusion(epoch).horizon for epoch in ramp.epochs] == horizons
+    assert ramp.diffusion(1, "classifier") is None
+    progress = [float(state["progress"]) for state in tensors(dudgan_run, "discriminator_diffusion")]
+    found = [dudgan_run.diffusion(epoch).horizon for epoch in range(4)]
+    assert found == [10 + round(990 * p) for p in progress]
+    assert [dudgan_run.diffusion(epoch, "classifier").horizon for epoch in range(4)] == horizons
+    assert "has no epoch 9; it has 0 to 3" in refused(dudgan_run.diffusion, 9)
 
 
 def test_load_run_gives_the_same_run(run):
@@ -124,15 +146,9 @@ def test_load_run_gives_the_same_run(run):
             assert torch.equal(loaded.generator(2).state_dict()[name], tensor)
 
 
-def test_a_moved_run_is_still_a_run(run, tmp_path):
-    moved = load_run(shutil.copytree(run.path, tmp_path / "elsewhere"))
-    assert moved.config == CONFIG
-    assert torch.equal(moved.discriminator(3).layers[0].weight, run.discriminator(3).layers[0].weight)
-
-
 def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        assert f"{path} holds no training run" in run_error(path)
+        assert f"{path} holds no training run" in refused(load_run, path, error=RunError)
     assert not (tmp_path / "absent").exists()
 
 
@@ -140,7 +156,27 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
 def test_a_damaged_file_is_named(run, tmp_path, name):
     path = shutil.copytree(run.path, tmp_path / "run")
     (path / name).write_text('{"half')
-    assert f"{path / name} cannot be read" in run_error(path)
+    assert f"{path / name} cannot be read" in refused(load_run, path, error=RunError)
+
+
+def test_a_run_that_is_no_longer_trained_is_refused(run, tmp_path):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    config = files.read_json(path / "config.json")
+    files.write_json(path / "config.json", {**config, "architecture": "paper", "pruning": None})
+    assert load_run(path).config == CONFIG
+    files.write_json(path / "config.json", {**config, "architecture": "standard"})
+    message = refused(load_run, path, error=RunError)
+    assert message == f"{path / 'config.json'}: architecture='standard' is no longer trained; delete the run"
+
+
+def test_a_complete_run_with_a_damaged_file_says_which_and_what_to_do(run, tmp_path):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    damaged = path / "checkpoints/epoch-0001/discriminator.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    message = refused(load_run(path).discriminator, 1, error=RunError)
+    assert str(damaged) in message
+    assert f"delete {path} and train again for the same weights" in message
+    load_run(path).discriminator(2)
 
 
 def test_loading_leaves_torchs_random_state_alone(run):
@@ -155,22 +191,27 @@ def test_loading_leaves_torchs_random_state_alone(run):
 # --- what lies on disk
 
 
-def test_a_run_folder_holds_json_csv_and_safetensors_and_no_pickle(run):
-    files = [path for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"]
-    assert {path.suffix for path in files} == {".json", ".csv", ".safetensors"}
-    for path in files:
-        assert not zipfile.is_zipfile(path), path  # as torch.save writes
-        assert path.read_bytes()[:1] != pickle.PROTO, path
+def test_a_run_folder_holds_json_csv_and_safetensors_alone(run, dudgan_run):
+    found = [path for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.suffix for path in found} == {".json", ".csv", ".safetensors"}
+    names = {path.stem for path in dudgan_run.path.glob("checkpoints/epoch-0001/*.safetensors")}
+    assert names == {
+        "discriminator", "generator", "classifier",
+        "generator_average", "discriminator_diffusion", "classifier_diffusion",
+    }  # fmt: skip
 
 
-def test_loading_unpickles_nothing(run, monkeypatch):
-    def forbidden(*arguments, **keywords):
-        raise AssertionError("unpickles")
+def test_the_training_state_is_all_that_the_next_epoch_needs_and_no_more(run, dudgan_run):
+    last = "checkpoints/epoch-0003/training_state.safetensors"
+    optimisers = ("discriminator.", "generator.", "classifier.")
 
-    for module, names in ((pickle, ("load", "loads", "Unpickler")), (torch, ("load",))):
-        for name in names:
-            monkeypatch.setattr(module, name, forbidden)
-    load_run(run.path).discriminator(1)
+    def others(path):
+        return {name for name in files.read_tensors(path / last) if not name.startswith(optimisers)}
+
+    assert others(run.path) == {"random.order", "random.latents"}
+    more = {"random.labels", "random.objective", "iteration", "sign_sum"}
+    assert others(dudgan_run.path) == others(run.path) | more
+    assert files.read_tensors(dudgan_run.path / last)["iteration"] == 18
 
 
 def test_a_pickle_in_a_tensor_files_place_is_not_run(run, tmp_path):
@@ -179,7 +220,7 @@ def test_a_pickle_in_a_tensor_files_place_is_not_run(run, tmp_path):
             return os.mkdir, (str(tmp_path / "harm"),)
 
     path = shutil.copytree(run.path, tmp_path / "run")
-    for protocol in (0, 2, 5):
+    for protocol in (0, 5):
         harm = pickle.dumps(Harm(), protocol)
         (path / "checkpoints/epoch-0001/generator.safetensors").write_bytes(harm)
         with pytest.raises(RunError, match=r"epoch-0001/generator\.safetensors cannot be read"):
@@ -212,7 +253,7 @@ def test_checkpoints_come_back_and_are_counted_in_order(tmp_path):
     assert folder.epochs() == [9, 10_000]
 
 
-def test_a_partial_run_can_be_looked_at(run, tmp_path):
+def test_a_partial_run_can_be_looked_at_also_elsewhere(run, tmp_path):
     path = shutil.copytree(run.path, tmp_path / "run")
     files.write_json(path / "manifest.json", {**run.manifest, "status": "partial"})
     for epoch in (2, 3):
@@ -220,5 +261,4 @@ def test_a_partial_run_can_be_looked_at(run, tmp_path):
     loaded = load_run(path)
     assert loaded.epochs == [0, 1]
     assert loaded.history.epoch.tolist() == [1]
-    assert torch.equal(loaded.generator(1).layers[0].weight, run.generator(1).layers[0].weight)
-    assert isinstance(loaded.path, Path)
+    assert_same(loaded.generator(1).state_dict(), run.generator(1).state_dict())
