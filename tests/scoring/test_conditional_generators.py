@@ -4,7 +4,7 @@ from torch import nn
 
 from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.models.dcgan import Generator
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, classes_to_draw, draw, evaluate
 
 
@@ -29,7 +29,7 @@ class Drawer(nn.Module):
 def reference():
     held_out = load_images("mnist-5k", 64, "test")
     return Reference(
-        ImageSet(held_out.images[:60], held_out.labels[:60], held_out.class_names), load_classifier()
+        ImageSet(held_out.images[:60], held_out.labels[:60], held_out.class_names), load_evaluator()
     )
 
 
