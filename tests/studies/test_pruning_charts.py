@@ -12,7 +12,7 @@ from gradcam_gan.run_explainer import ALL_READINGS
 from gradcam_gan.studies import style
 from gradcam_gan.studies.arms import differences
 from gradcam_gan.studies.claims import READINGS
-from gradcam_gan.studies.focus_and_quality import rank_correlations
+from gradcam_gan.studies.epoch_heatmaps.tables import rank_correlations
 
 
 @pytest.fixture(autouse=True)

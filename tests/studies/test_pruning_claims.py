@@ -9,8 +9,9 @@ from scipy import stats
 
 from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.arms import MATCHINGS, differences
-from gradcam_gan.studies.claims import READINGS, judge_generator, judge_pruning, ledger
-from gradcam_gan.studies.focus_and_quality import focus_beside_scores, rank_correlations
+from gradcam_gan.studies.claims import READINGS, judge_pruning, ledger
+from gradcam_gan.studies.epoch_heatmaps.rules import judge_generator
+from gradcam_gan.studies.epoch_heatmaps.tables import focus_beside_scores, rank_correlations
 
 RULE = Reading("gradcam", "running", "fake")
 COLUMNS = [
@@ -128,7 +129,7 @@ class TestGenerator:
         table = make_table(lambda *_: 2.0, seeds=range(5), epochs=[0, 1], variants=READINGS)
         claim = judge_generator(table, correlations)
         assert outcomes(claim) == ["holds", "fails", "unclear", "holds"]
-        assert [finding.variant for finding in claim.findings] == list(READINGS)
+        assert [finding.reading for finding in claim.findings] == list(READINGS)
         assert claim.verdict == "partly"
 
     def test_readings_whose_maps_are_mostly_zero_do_not_count(self, make_table):
@@ -244,7 +245,7 @@ class TestPruning:
         assert finding.effect.estimate == pytest.approx(-4.98)
         assert finding.effect.low < -4.98 < finding.effect.high < -4.5
         assert (finding.effect.n, finding.effect.unit) == (5, "pairs")
-        assert finding.variant == RULE
+        assert finding.reading == RULE
 
     def test_the_sentence_has_the_shares_and_both_differences(self):
         results = made_up(-5.0, -2.0)
