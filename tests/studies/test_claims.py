@@ -76,7 +76,7 @@ def test_an_outcome_needs_an_interval_beyond_0(low, high, outcome):
 
 
 def test_over_seeds_is_students_interval():
-    values = [0.2, 0.5, 0.6]
+    values = [0.2, 0.5, 0.9]
     found = over_seeds(pd.Series(values, pd.Index([4, 5, 6], name="seed")))
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.estimate, found.low, found.high) == pytest.approx((np.mean(values), low, high))

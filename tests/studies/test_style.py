@@ -124,6 +124,6 @@ def test_intervals_have_bars_where_they_have_bounds():
     )
     style.intervals(axes, rows, [0, 1, 2], fmt="o")
     (points, _, (bars,)) = axes.containers[0]
-    np.testing.assert_array_equal(points.get_xdata(), [1.0, 2.0, np.nan])
+    np.testing.assert_array_equal(points.get_xdata().astype(float), [1.0, 2.0, np.nan])
     np.testing.assert_allclose(bars.get_segments()[0][:, 0], [0.5, 2.0])
     np.testing.assert_allclose(bars.get_segments()[1][:, 0], [2.0, 2.0])

@@ -102,7 +102,7 @@ def test_nothing_is_cut_off_and_drawing_twice_moves_nothing(figure):
     assert_nothing_is_cut_off(figure, PAGE)
     places = [axes.get_position().bounds for axes in figure.axes]
     figure.canvas.draw()
-    assert [axes.get_position().bounds for axes in figure.axes] == places
+    np.testing.assert_allclose([axes.get_position().bounds for axes in figure.axes], places, atol=1e-9)
 
 
 @of("focus_curves")
