@@ -6,7 +6,7 @@ combination.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Literal, cast, get_args
 
@@ -83,6 +83,10 @@ class ExplainedRun:
     epochs: Sequence[int]
     signed: Mapping[tuple[int, Statistics, Method], Tensor]
     logits: Mapping[tuple[int, Statistics], Tensor]
+
+    def at(self, epochs: Sequence[int]) -> "ExplainedRun":
+        """The same at some of its epochs."""
+        return replace(self, epochs=epochs)
 
     def maps(self, reading: Reading, *, upsample: bool = True) -> Tensor:
         """Unnormalised maps of one reading: (E, N, H, W), or the layer's own (E, N, h, w) without upsampling."""

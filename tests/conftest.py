@@ -3,6 +3,7 @@ from dataclasses import asdict
 from itertools import product
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +21,12 @@ torch.set_num_threads(1)  # tests run side by side, a core each
 def one_thread():
     """Every test computes with one thread, whatever the one before it has set."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
@@ -44,16 +51,16 @@ def explainer(tiny_run, digits):
 
 @pytest.fixture(scope="session")
 def make_table():
-    """A function that builds a table such as ``measure_epochs`` gives, with the focus lifts one wants."""
+    """A function that builds a table such as ``ExplainedRun.measures`` gives, with the focus lifts one wants."""
 
     def make(
-        lift, *, seeds=range(3), epochs=range(26), images=range(4), variants=ALL_READINGS, padding="zeros"
+        lift, *, seeds=range(3), epochs=range(26), images=range(4), readings=ALL_READINGS, padding="zeros"
     ):
-        """``lift(seed, epoch, image, variant)`` gives the focus lift; None makes the map zero everywhere."""
+        """``lift(seed, epoch, image, reading)`` gives the focus lift; None makes the map zero everywhere."""
         rows = []
-        for seed, epoch, variant, image in product(seeds, epochs, variants, images):
-            value = lift(seed, epoch, image, variant)
-            keys = {"padding": padding, "seed": seed, "epoch": epoch, **asdict(variant), "image": image}
+        for seed, epoch, reading, image in product(seeds, epochs, readings, images):
+            value = lift(seed, epoch, image, reading)
+            keys = {"padding": padding, "seed": seed, "epoch": epoch, **asdict(reading), "image": image}
             measured = {
                 "focus_lift": math.nan if value is None else value,
                 "border_lift": math.nan if value is None else 2 * value,

@@ -1,5 +1,8 @@
 """What several test files share."""
 
+import warnings
+
+import matplotlib as mpl
 import pytest
 import torch
 from torch import nn
@@ -44,3 +47,35 @@ def tiny(**changes):
         "threads": 1,
     }
     return TrainingConfig(**fields | changes)
+
+
+def draw(function, *arguments, **options):
+    """The figure, drawn, with warnings as errors and rcParams checked before and after."""
+    before = mpl.rcParams.copy()
+    with warnings.catch_warnings(action="error"):
+        figure = function(*arguments, **options)
+        figure.canvas.draw()
+    assert mpl.rcParams == before
+    return figure
+
+
+def assert_nothing_is_cut_off(figure, widest):
+    """All of a drawn figure lies on its page, and tick labels have the style's size."""
+    drawn, page = figure.get_tightbbox(), figure.get_size_inches()
+    slack = 0.02  # inches
+    assert min(drawn.x0, drawn.y0) >= -slack
+    assert drawn.x1 <= page[0] + slack
+    assert drawn.y1 <= page[1] + slack
+    assert page[0] <= widest
+    for axes in figure.axes:
+        sizes = {label.get_fontsize() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
+        assert sizes <= {7.0}
+
+
+def texts(labels):
+    """Of matplotlib's labels, those that are not empty."""
+    return [label.get_text() for label in labels if label.get_text()]
+
+
+def legend_of(axes):
+    return texts(axes.get_legend().get_texts())

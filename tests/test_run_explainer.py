@@ -1,10 +1,13 @@
 from itertools import product
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
 from gradcam_gan.explaining.cam import explain
+from gradcam_gan.explaining.measures import COLUMNS, measures
 from gradcam_gan.run_explainer import ALL_READINGS, Reading, RunExplainer
 
 REFERENCE = slice(500, 532)
@@ -99,3 +102,43 @@ def test_images_may_be_many_more_than_a_batch(explainer, digits):
 def test_a_variant_reads_as_words():
     assert str(Reading("hirescam", "running", "fake")) == "HiResCAM, running, fake"
     assert len(set(map(str, ALL_READINGS))) == len(ALL_READINGS) == 8
+
+
+class TestExplainedRun:
+    SOME = (Reading("gradcam", "reference", "real"), Reading("hirescam", "running", "fake"))
+
+    @pytest.fixture(scope="class")
+    def explained(self, explainer, digits):
+        return explainer.explain(digits[:5])
+
+    @pytest.mark.parametrize("reading", ALL_READINGS, ids=str)
+    def test_its_measures_are_those_of_explain(self, explained, explainer, digits, reading):
+        discriminator = explainer.explained(2, reading.statistics)
+        maps = explain(discriminator, digits[:5], method=reading.method, evidence=reading.evidence)
+        found = explained.at([2]).measures([reading])
+        assert found["image"].tolist() == [0, 1, 2, 3, 4]
+        pd.testing.assert_frame_equal(found[list(COLUMNS)], measures(maps, digits[:5]), rtol=1e-6)
+        logits = discriminator(digits[:5] / 127.5 - 1).detach().numpy()
+        np.testing.assert_allclose(found["logit"], logits, rtol=1e-4, atol=1e-5)
+
+    def test_has_a_row_per_epoch_reading_and_image(self, explained):
+        table = explained.measures(ALL_READINGS)
+        keys = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image"]
+        assert list(table) == [*keys, "logit", *COLUMNS]
+        assert len(table) == 4 * len(ALL_READINGS) * 5
+        assert not table.duplicated(keys).any()
+        assert explained.at([3, 1]).measures(self.SOME)["epoch"].unique().tolist() == [3, 1]
+
+    def test_its_table_adds_the_maps_at_the_layers_resolution(self, explained, explainer, digits):
+        table, measured = (
+            make(self.SOME) for make in (explained.at([1, 3]).table, explained.at([1, 3]).measures)
+        )
+        names = [f"map_{row}_{column}" for row in range(8) for column in range(8)]
+        assert [name for name in table if name.startswith("map_")] == names
+        pd.testing.assert_frame_equal(table[list(measured)], measured)
+        for reading, epoch in product(self.SOME, (1, 3)):
+            network = explainer.explained(epoch, reading.statistics)
+            options = {"method": reading.method, "evidence": reading.evidence, "upsample": False}
+            maps = explain(network, digits[:5], **options)
+            found = table[(table["variant"] == str(reading)) & (table["epoch"] == epoch)]
+            assert np.array_equal(found[names].to_numpy(), maps.flatten(1).numpy())

@@ -1,10 +1,11 @@
-"""The paper's claims as rules, and the verdicts that follow.
+"""What a claim comes to: findings by rule, the verdict that follows, and the ledger of all.
 
-The rules name no result, but they were not all written blind: after a first quick run the four readings replaced two,
-readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no longer count as
-"the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that C6 tests was
-chosen by how many images it deletes, before any network was trained without them. Those of P2 and P3, from
-the poster, were written after single trainings had shown that the models train, before any was compared over seeds.
+The rules (``judge_*``) name no result, but they were not all written blind: after a first quick run the four readings
+replaced two, readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no
+longer count as "the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that
+C6 tests was chosen by how many images it deletes, before any network was trained without them. Those of P2 and P3,
+from the poster, were written after single trainings had shown that the models train, before any was compared over
+seeds.
 
 The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
 So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
@@ -14,7 +15,7 @@ judged by several measurements in the place of readings.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -24,16 +25,10 @@ import pandas as pd
 from gradcam_gan.intervals import Interval, interval_over_seeds
 from gradcam_gan.run_explainer import EVIDENCES, STATISTICS, Reading
 from gradcam_gan.scoring.scores import SCORES
-from gradcam_gan.studies.epochs import MOSTLY_ZERO, BestEpoch, clearness, select
 
 Outcome = Literal["holds", "fails", "unclear", "no maps"]
 
-CLEAREST_EPOCH = 15  # C1: of the epochs 5, 10, 15, 20, 25
-BEST_EPOCH = 18  # C2
-ENOUGH_SEEDS = 5  # C2: a bootstrap over fewer seeds is much too narrow (see ``bootstrap_interval``)
-BEST_EPOCH_PRECISION = 4  # C2: an interval wider than this many epochs singles out no epoch
-SAME_MAP = 0.1  # C3: a change (1 - correlation) below this is "the same feature"
-SOME = 0.01  # C3, C5: "some images" are more than this share of them
+ENOUGH_SEEDS = 5  # a bootstrap over fewer is much too narrow (see ``bootstrap_interval``)
 READINGS = tuple(Reading("gradcam", *choice) for choice in product(STATISTICS, EVIDENCES))
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
@@ -43,13 +38,13 @@ class Finding:
     """What one claim comes to under one reading.
 
     Attributes:
-        variant: the reading: how it was explained, or what was measured.
+        reading: how it was explained, or what was measured.
         outcome: of the claim's rule.
         effect: the quantity that the rule looks at, with its interval.
         sentence: the numbers in words.
     """
 
-    variant: Reading | str
+    reading: Reading | str
     outcome: Outcome
     effect: Interval
     sentence: str
@@ -83,7 +78,7 @@ class Claim:
 
     def __str__(self) -> str:
         """The verdict and the numbers, as a paragraph."""
-        findings = "\n".join(f"- {finding.variant}: {finding.sentence}." for finding in self.findings)
+        findings = "\n".join(f"- {finding.reading}: {finding.sentence}." for finding in self.findings)
         return f"**{self.name}: {self.verdict}** (“{self.text}”; holds if {self.rule}).\n\n{findings}"
 
 
@@ -95,7 +90,7 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
             "text": claim.text,
             "rule": claim.rule,
             "verdict": claim.verdict,
-            "reading": str(finding.variant),
+            "reading": str(finding.reading),
             "outcome": finding.outcome,
             "estimate": finding.effect.estimate,
             "low": finding.effect.low,
@@ -106,133 +101,6 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
         }
         for claim in claims
         for finding in claim.findings
-    )
-
-
-def judge_clearest_epoch(table: pd.DataFrame, epochs: Sequence[int]) -> Claim:
-    """C1: are the maps clearest at about epoch 15 of Figure 1's rows?
-
-    Args:
-        table: rows of ``measure_epochs`` with the paper's padding.
-        epochs: Figure 1's rows.
-    """
-
-    def find(rows: pd.DataFrame, variant: Reading) -> Finding:
-        if CLEAREST_EPOCH not in epochs:
-            return Finding(variant, "unclear", NOTHING, f"epoch {CLEAREST_EPOCH} is not among the rows")
-        lift = clearness(rows, "seed")[list(epochs)]
-        mean = dict(zip(epochs, lift.mean(), strict=True))
-        other = max((epoch for epoch in epochs if epoch != CLEAREST_EPOCH), key=lambda epoch: mean[epoch])
-        effect = over_seeds(lift[CLEAREST_EPOCH] - lift[other])
-        sentence = (
-            f"focus lift at epoch {CLEAREST_EPOCH} is {mean[CLEAREST_EPOCH]:.2f}, at the best other row "
-            f"(epoch {other}) {mean[other]:.2f}, difference {effect}"
-        )
-        return Finding(variant, outcome_of(effect), effect, sentence)
-
-    return Claim(
-        "C1",
-        f"features are recognised most clearly at about epoch {CLEAREST_EPOCH}",
-        f"over seeds, the focus lift at epoch {CLEAREST_EPOCH} exceeds that of the best other row of Figure 1",
-        [_if_maps(table, variant, find) for variant in READINGS],
-    )
-
-
-def judge_best_epoch(table: pd.DataFrame, best: Mapping[Reading, BestEpoch]) -> Claim:
-    """C2: is epoch 18 the best of all?
-
-    Args:
-        table: rows of ``measure_epochs`` with the paper's padding.
-        best: by reading, the clearest epoch with its interval (``best_epochs``).
-    """
-    last, seeds = table["epoch"].max(), table["seed"].nunique()
-
-    def find(_rows: pd.DataFrame, variant: Reading) -> Finding:
-        found = best[variant]
-        effect = Interval(found.epoch, found.low, found.high, seeds, unit="seeds")
-        each = ", ".join(f"{epoch} (seed {seed})" for seed, epoch in found.by_seed.items())
-        sentence = (
-            f"the clearest epoch is {found.epoch} [{found.low}, {found.high}]; one seed at a time: {each}"
-        )
-        if last < BEST_EPOCH:
-            return Finding(variant, "unclear", effect, f"only {last} epochs were trained; {sentence}")
-        if seeds < ENOUGH_SEEDS:
-            return Finding(
-                variant, "unclear", effect, f"{sentence}; {ENOUGH_SEEDS} seeds are needed for a verdict"
-            )
-        if not found.low <= BEST_EPOCH <= found.high:
-            return Finding(variant, "fails", effect, sentence)
-        precise = found.high - found.low <= BEST_EPOCH_PRECISION
-        return Finding(variant, "holds" if precise else "unclear", effect, sentence)
-
-    return Claim(
-        "C2",
-        f"comparing the models of similar epochs finds the best one: epoch {BEST_EPOCH}",
-        f"the bootstrap interval of the epoch with the largest focus lift contains {BEST_EPOCH} "
-        f"and spans at most {BEST_EPOCH_PRECISION} epochs, over at least {ENOUGH_SEEDS} seeds",
-        [_if_maps(table, variant, find) for variant in READINGS],
-    )
-
-
-def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
-    """C3: do some images show the same map at every epoch?
-
-    Args:
-        table: rows of ``measure_epochs`` with the paper's padding.
-        changes: rows of ``changes_of_rows`` with the paper's padding.
-    """
-
-    def find(_rows: pd.DataFrame, variant: Reading) -> Finding:
-        rows = select(changes, variant)
-        same = (rows["largest_change"] < SAME_MAP).groupby(rows["seed"]).mean()
-        effect = within(0, over_seeds(same))
-        typical = over_seeds(rows["mean_change"].groupby(rows["seed"]).mean())
-        sentence = (
-            f"{100 * effect.estimate:.1f} % of the images keep their map (by seed: "
-            f"{', '.join(f'{100 * share:.1f} %' for share in same)}); "
-            f"from one row to the next a map changes by {typical} on average"
-        )
-        holds = same > SOME
-        return Finding(
-            variant, "holds" if holds.all() else "unclear" if holds.any() else "fails", effect, sentence
-        )
-
-    return Claim(
-        "C3",
-        "some sample images show the same feature at every epoch, so suitable samples must be chosen",
-        f"in every seed more than {100 * SOME:.0f} % of the images keep a map whose change (1 - correlation) between "
-        f"neighbouring rows of Figure 1 stays below {SAME_MAP}",
-        [_if_maps(table, variant, find) for variant in READINGS],
-    )
-
-
-def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
-    """C4: does a clearer D go with a better G?
-
-    Args:
-        table: rows of ``measure_epochs`` with the paper's padding.
-        correlations: rows of ``focus_and_quality.rank_correlations``.
-    """
-
-    def find(_rows: pd.DataFrame, variant: Reading) -> Finding:
-        rows = correlations[correlations["reading"] == str(variant)].set_index("seed")
-        effect, given_epoch = (within(-1, over_seeds(rows[name])) for name in ("rho", "rho_given_epoch"))
-        beaten = within(0, over_seeds(rows["beaten"]))
-        sentence = (
-            f"rank correlation over epochs of focus lift with -FID {effect}, given the epoch {given_epoch}; "
-            f"the generator of the clearest epoch is better than a share {beaten} of the others (chance: 0.5)"
-        )
-        outcomes = {outcome_of(effect), outcome_of(given_epoch)}
-        if outcomes == {"holds"}:
-            return Finding(variant, "holds", effect, sentence)
-        return Finding(variant, "fails" if "fails" in outcomes else "unclear", effect, sentence)
-
-    return Claim(
-        "C4",
-        "a well trained D, picked by its heatmaps, raises the chance of a well trained G",
-        "over seeds, the rank correlation between D's focus lift and G's quality (-FID) over the epochs is above 0, "
-        "also given the epoch; fails if either is below 0",
-        [_if_maps(table, variant, find) for variant in READINGS],
     )
 
 
@@ -358,45 +226,6 @@ def _percentages(shares: pd.Series) -> str:
     """Such as ``2 % to 28 %``."""
     low, high = (f"{100 * share:.3g} %" for share in (shares.min(), shares.max()))
     return low if low == high else f"{low} to {high}"
-
-
-def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
-    """C5: does D look around the digit instead of at it, for some images?
-
-    Args:
-        table: rows of ``measure_epochs`` with the paper's padding.
-        epoch: at which.
-    """
-
-    def find(rows: pd.DataFrame, variant: Reading) -> Finding:
-        # without a lift: maps that are zero everywhere, and images without a digit
-        rows = rows[rows["epoch"] == epoch].dropna(subset="focus_lift")
-        effect = within(0, over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean()))
-        sentence = f"at epoch {epoch} the share of images with a focus lift below 1 is {effect}"
-        outcome = outcome_of(replace(effect, low=effect.low - SOME, high=effect.high - SOME))
-        return Finding(variant, outcome, effect, sentence)
-
-    return Claim(
-        "C5",
-        "for some images D looks around the digit instead of at it",
-        f"over seeds, more than {100 * SOME:.0f} % of the images have a focus lift below 1",
-        [_if_maps(table, variant, find, epoch) for variant in READINGS],
-    )
-
-
-def _if_maps(
-    table: pd.DataFrame,
-    variant: Reading,
-    find: Callable[[pd.DataFrame, Reading], Finding],
-    epoch: int | None = None,
-) -> Finding:
-    """The finding under one reading, unless its maps (of one epoch, or of all trained ones) are mostly zero."""
-    rows = select(table, variant)
-    shown = rows[rows["epoch"] == epoch] if epoch is not None else rows[rows["epoch"] > 0]
-    zero = shown["all_zero"].mean()
-    if zero > MOSTLY_ZERO:
-        return Finding(variant, "no maps", NOTHING, f"{100 * zero:.0f} % of the maps are zero everywhere")
-    return find(rows, variant)
 
 
 def over_seeds(by_seed: pd.Series) -> Interval:

@@ -6,16 +6,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
-from torch import Tensor
 
 from gradcam_gan.run_explainer import METHOD_NAMES
 from gradcam_gan.scoring.scores import SCORES
 from gradcam_gan.studies.model_comparison import METRICS, THRESHOLDS, is_ablation
-from gradcam_gan.studies.style import PAGE, STYLE, as_rgb, picture_grid, seed_lines
+from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
+from gradcam_gan.studies.style import picture_rows as picture_rows
 
 MEASURE_NAMES = {
     "focus_lift": "focus lift",
@@ -78,18 +77,6 @@ def _curve(axes: Axes, rows: pd.DataFrame, column: str, colour: str, name: str) 
     """A line over the epochs, if these rows have such numbers."""
     if column in rows and rows[column].notna().any():
         seed_lines(axes, rows.pivot_table(column, "epoch", "seed"), colour, name)
-
-
-def picture_rows(pictures: Sequence[Tensor], rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Images (K, C, H, W), uint8 or in [-1, 1], a row each.
-
-    Args:
-        pictures: R of them.
-        rows: R labels.
-        columns: K labels, or an empty string each.
-    """
-    with plt.rc_context(STYLE):
-        return picture_grid(torch.stack([as_rgb(images) for images in pictures]), rows, columns, "", PAGE)[0]
 
 
 def score_chart(final: pd.DataFrame) -> Figure:

@@ -11,8 +11,6 @@ import torch
 from gradcam_gan.run_explainer import ALL_READINGS
 from gradcam_gan.studies import style
 from gradcam_gan.studies.arms import differences
-from gradcam_gan.studies.claims import READINGS
-from gradcam_gan.studies.focus_and_quality import rank_correlations
 
 
 @pytest.fixture(autouse=True)
@@ -149,29 +147,3 @@ def test_a_dose_chart_joins_the_doses_and_shows_the_other_arms_beside_them(seeds
     more = 0.1 * np.mean(seeds)
     assert list(lines["dose"].get_ydata()) == pytest.approx([3 * (1 + more), 4 * (1 + more)])
     assert [axes.get_ylabel() for axes in figure.axes] == ["Δ FID", "Δ recall"]
-
-
-def test_focus_and_quality_marks_the_clearest_epoch_and_readings_without_maps():
-    rows = [
-        {
-            "reading": str(reading),
-            "seed": seed,
-            "epoch": epoch,
-            "focus_lift": epoch + seed,
-            "fid": 100 / epoch,
-        }
-        | {"all_zero": 0.9 if reading.evidence == "real" else 0.0}
-        for reading, seed, epoch in product(READINGS, (0, 1), (1, 2, 3))
-    ]
-    joined = pd.DataFrame(rows)
-    figure = draw(style.focus_quality_chart, joined, rank_correlations(joined))
-    first, *others = figure.axes
-    assert first.get_yscale() == "log"
-    assert texts(first.get_legend().get_texts()) == ["seed 0", "seed 1"]
-    assert [axes.get_title() for axes in others] == [
-        f"{reading.statistics} statistics, “{reading.evidence}”\nρ 1.00, 1.00" for reading in READINGS
-    ]
-    for axes, reading in zip(others, READINGS, strict=True):
-        assert ("90 % of maps are zero" in texts(axes.texts)) == (reading.evidence == "real")
-        picked = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"]
-        assert picked == [[3], [4]]

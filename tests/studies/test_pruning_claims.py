@@ -1,4 +1,4 @@
-"""Claims C4 and C6."""
+"""Claim C6."""
 
 import math
 
@@ -9,8 +9,8 @@ from scipy import stats
 
 from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.arms import MATCHINGS, differences
-from gradcam_gan.studies.claims import READINGS, judge_generator, judge_pruning, ledger
-from gradcam_gan.studies.focus_and_quality import focus_beside_scores, rank_correlations
+from gradcam_gan.studies.claims import READINGS, judge_pruning, ledger
+from gradcam_gan.studies.epoch_heatmaps.rules import judge_generator
 
 RULE = Reading("gradcam", "running", "fake")
 COLUMNS = [
@@ -27,152 +27,6 @@ def student(values):
     """Mean and Student's 95 % bounds, cut to what a correlation can be."""
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     return np.mean(values), max(low, -1), min(high, 1)
-
-
-class TestGenerator:
-    """C4."""
-
-    def judge(self, make_table, rho, given, *, beaten=0.7, lift=lambda *_: 2.0, readings=READINGS):
-        """``rho`` and ``given`` have a value a seed, the same under every reading, or a list a reading."""
-        correlations = pd.concat(
-            pd.DataFrame(
-                {
-                    "reading": str(variant),
-                    "seed": range(len(rho)),
-                    "rho": rho,
-                    "rho_given_epoch": given,
-                    "picked": 3,
-                    "beaten": beaten,
-                }
-            )
-            for variant in readings
-        )
-        table = make_table(lift, seeds=range(len(rho)), epochs=[0, 1, 2], variants=READINGS)
-        return judge_generator(table, correlations)
-
-    @pytest.mark.parametrize(
-        ("rho", "given", "outcome"),
-        [
-            (UP, UP, "holds"),
-            (UP, BOTH, "unclear"),
-            (BOTH, UP, "unclear"),
-            (BOTH, BOTH, "unclear"),
-            (DOWN, DOWN, "fails"),
-            (DOWN, BOTH, "fails"),
-            (BOTH, DOWN, "fails"),
-            (UP, DOWN, "fails"),
-            (DOWN, UP, "fails"),
-            (UP, [math.nan] * 5, "unclear"),
-            (DOWN, [math.nan] * 5, "fails"),
-            ([math.nan] * 5, [math.nan] * 5, "unclear"),
-        ],
-    )
-    def test_holds_where_both_correlations_are_above_0_and_fails_where_either_is_below(
-        self, make_table, rho, given, outcome
-    ):
-        claim = self.judge(make_table, rho, given)
-        assert outcomes(claim) == [outcome] * 4
-        verdicts = {"holds": "reproduced", "fails": "not reproduced", "unclear": "inconclusive"}
-        assert (claim.name, claim.verdict) == ("C4", verdicts[outcome])
-
-    @pytest.mark.parametrize("rho", [[0.9], [-0.9], [0.9, 0.8], [-0.9, -0.8]])
-    def test_fewer_than_three_seeds_decide_nothing(self, make_table, rho):
-        claim = self.judge(make_table, rho, rho)
-        assert outcomes(claim) == ["unclear"] * 4
-        assert f"n={len(rho)} seeds" in claim.findings[0].sentence
-
-    def test_the_effect_is_the_correlation_over_seeds(self, make_table):
-        effect = self.judge(make_table, UP, BOTH).findings[0].effect
-        assert (effect.estimate, effect.low, effect.high) == pytest.approx(student(UP))
-        assert (effect.n, effect.unit) == (5, "seeds")
-
-    def test_the_interval_of_a_correlation_stays_within_minus_1_and_1(self, make_table):
-        high, low = (
-            self.judge(make_table, [sign, sign, 0.5 * sign], UP[:3]).findings[0].effect for sign in (1, -1)
-        )
-        assert high.low < high.high == 1
-        assert -1 == low.low < low.high
-
-    def test_the_sentence_has_the_numbers(self, make_table):
-        """The quantile of two degrees of freedom is 4.303; half-widths are it times 0.25, 0.1, 0.125 over sqrt(3)."""
-        rho, given, beaten = [0.25, 0.5, 0.75], [0.1, 0.2, 0.3], [0.5, 0.625, 0.75]
-        claim = self.judge(make_table, rho, given, beaten=beaten)
-        assert claim.findings[0].sentence == (
-            "rank correlation over epochs of focus lift with -FID 0.5 [-0.1, 1.0], n=3 seeds, "
-            "given the epoch 0.20 [-0.05, 0.45], n=3 seeds; "
-            "the generator of the clearest epoch is better than a share 0.62 [0.31, 0.94], n=3 seeds of the others "
-            "(chance: 0.5)"
-        )
-        assert claim.findings[0].sentence in str(claim)
-
-    def test_the_share_of_beaten_generators_stays_within_0_and_1(self, make_table):
-        for beaten in ([0.0, 0.1, 0.6], [1.0, 0.9, 0.4]):
-            sentence = self.judge(make_table, UP[:3], UP[:3], beaten=beaten).findings[0].sentence
-            low, high = sentence.split("a share ")[1].split("]")[0].split("[")[1].split(", ")
-            assert 0 <= float(low) < float(high) <= 1
-
-    def test_a_seed_without_a_correlation_is_left_out_and_counted(self, make_table):
-        finding = self.judge(make_table, [math.nan, *UP], [*UP, math.nan]).findings[0]
-        assert finding.outcome == "holds"
-        assert (finding.effect.n, finding.effect.missing) == (5, 1)
-        assert "n=5 seeds (1 values missing)" in finding.sentence
-
-    def test_each_reading_is_judged_by_its_own_correlations(self, make_table):
-        found = [UP, DOWN, BOTH, UP]
-        correlations = pd.concat(
-            pd.DataFrame(
-                {"reading": str(variant), "seed": range(5), "rho": rho, "rho_given_epoch": rho, "beaten": 0.5}
-            )
-            for variant, rho in zip(reversed(READINGS), reversed(found), strict=True)
-        )
-        table = make_table(lambda *_: 2.0, seeds=range(5), epochs=[0, 1], variants=READINGS)
-        claim = judge_generator(table, correlations)
-        assert outcomes(claim) == ["holds", "fails", "unclear", "holds"]
-        assert [finding.variant for finding in claim.findings] == list(READINGS)
-        assert claim.verdict == "partly"
-
-    def test_readings_whose_maps_are_mostly_zero_do_not_count(self, make_table):
-        """Three of four maps; what their correlations are is of no account."""
-        claim = self.judge(
-            make_table,
-            UP,
-            UP,
-            lift=lambda _s, _e, image, variant: None if variant == READINGS[1] and image < 3 else 2.0,
-        )
-        assert outcomes(claim) == ["holds", "no maps", "holds", "holds"]
-        assert claim.findings[1].sentence == "75 % of the maps are zero everywhere"
-        assert math.isnan(claim.findings[1].effect.estimate)
-        assert claim.verdict == "reproduced"
-
-    def test_maps_before_training_do_not_count(self, make_table):
-        claim = self.judge(make_table, UP, UP, lift=lambda _s, epoch, *_: None if epoch == 0 else 2.0)
-        assert outcomes(claim) == ["holds"] * 4
-
-    def test_is_inconclusive_where_no_reading_shows_maps(self, make_table):
-        claim = self.judge(make_table, UP, UP, lift=lambda *_: None)
-        assert outcomes(claim) == ["no maps"] * 4
-        assert claim.verdict == "inconclusive"
-
-    @pytest.mark.parametrize(
-        ("sign", "verdict"), [(1, "reproduced"), (-1, "not reproduced"), (0, "inconclusive")]
-    )
-    def test_works_with_what_rank_correlations_gives(self, make_table, sign, verdict):
-        """A wave in the focus lift that FID follows, opposes or ignores."""
-
-        def wave(seed, epoch):
-            return math.sin(epoch + seed)
-
-        def noise(seed, epoch):
-            return np.random.default_rng([seed, epoch]).normal(0, 0.3 if sign else 3)
-
-        table = make_table(lambda seed, epoch, *_: 2 + wave(seed, epoch), variants=READINGS)
-        scores = pd.DataFrame(
-            {"seed": seed, "epoch": epoch, "fid": 50 - sign * wave(seed, epoch) + noise(seed, epoch)}
-            for seed in range(3)
-            for epoch in range(26)
-        )
-        claim = judge_generator(table, rank_correlations(focus_beside_scores(table, scores)))
-        assert claim.verdict == verdict
 
 
 NOISE = [0.3, -0.2, 0.1, 0.0, -0.1]
@@ -244,7 +98,7 @@ class TestPruning:
         assert finding.effect.estimate == pytest.approx(-4.98)
         assert finding.effect.low < -4.98 < finding.effect.high < -4.5
         assert (finding.effect.n, finding.effect.unit) == (5, "pairs")
-        assert finding.variant == RULE
+        assert finding.reading == RULE
 
     def test_the_sentence_has_the_shares_and_both_differences(self):
         results = made_up(-5.0, -2.0)
@@ -343,7 +197,7 @@ class TestLedger:
             lambda _s, _e, _i, variant: None if variant == READINGS[0] else 2.0,
             seeds=range(5),
             epochs=[0, 1],
-            variants=READINGS,
+            readings=READINGS,
         )
         return [
             judge_generator(table, correlations),
