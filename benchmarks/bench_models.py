@@ -4,7 +4,7 @@ from statistics import median
 
 from benchmarks.bench_training import BATCH, measure, parsed
 from gradcam_gan.models.options import MODELS
-from gradcam_gan.studies.model_comparison import is_ablation
+from gradcam_gan.studies.diffusion_gans import is_ablation
 
 WIDTH = 16
 
