@@ -1,10 +1,8 @@
 import math
 from itertools import combinations_with_replacement
 
-import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.claims import (
@@ -15,14 +13,11 @@ from gradcam_gan.studies.claims import (
     Finding,
     judge_best_epoch,
     judge_clearest_epoch,
-    judge_diffusion,
-    judge_dudgan,
     judge_off_digit,
     judge_probes,
     ledger,
 )
 from gradcam_gan.studies.epochs import BestEpoch, best_epochs, select
-from gradcam_gan.studies.model_comparison import ADDS_TO, compare_models
 
 ROWS = [5, 10, 15, 20, 25]
 SMOKE_ROWS = [1, 2, 3]
@@ -307,222 +302,6 @@ class TestOffDigit:
             lambda _s, _e, image, _v: [None, math.nan, 0.5, 2.0][image], epochs=[25], variants=READINGS
         )
         assert judge_off_digit(table, 25).findings[0].effect.estimate == 0.5
-
-
-def make_compared(changes, *, n=5, to="conditional-dcgan"):
-    """``changes[model, metric]`` is (estimate, low, high)."""
-    rows = [
-        {"model": model, "to": to, "metric": metric, "estimate": estimate, "low": low, "high": high, "n": n}
-        for (model, metric), (estimate, low, high) in changes.items()
-    ]
-    return pd.DataFrame(rows, columns=["model", "to", "metric", "estimate", "low", "high", "n"])
-
-
-ABOVE, BELOW, ABOUT_0, NO_BOUNDS = (2, 1, 3), (-2, -3, -1), (0.5, -1, 2), (2, math.nan, math.nan)
-# the outcome where a lower value is better, and where a higher one is
-LOWER_IS_BETTER = [(BELOW, "holds"), (ABOVE, "fails"), (ABOUT_0, "unclear"), (NO_BOUNDS, "unclear")]
-HIGHER_IS_BETTER = [(ABOVE, "holds"), (BELOW, "fails"), (ABOUT_0, "unclear"), (NO_BOUNDS, "unclear")]
-MORE, LESS, MIXED = [1.5, 1.4, 1.6, 1.5, 1.45], [0.5, 0.4, 0.6, 0.5, 0.45], [1.5, 0.6, 0.9, 1.3, 0.8]
-
-
-class TestDiffusion:
-    """P2."""
-
-    GAINS = {("diffusion-gan", "fid"): BELOW, ("diffusion-gan", "recall"): ABOVE}  # noqa: RUF012
-
-    def inputs(self, variance=MORE, dimensions=MORE, model="diffusion-gan", horizon=100):
-        """Ratios by seed, over two epochs that lie 0.2 about them and at 50 below and above the horizon."""
-        return pd.DataFrame(
-            {
-                "model": model, "seed": seed, "epoch": epoch, "horizon": horizon + sign * 50,
-                "variance": one + 0.2 * sign, "dimensions": other - 0.2 * sign,
-            }
-            for seed, (one, other) in enumerate(zip(variance, dimensions, strict=True))
-            for epoch, sign in ((1, -1), (2, 1))
-        )  # fmt: skip
-
-    def judge(self, gains=None, n=5, **inputs):
-        return judge_diffusion(self.inputs(**inputs), make_compared(self.GAINS | (gains or {}), n=n))
-
-    def test_holds_where_inputs_and_images_are_more_diverse_and_the_fid_lower(self):
-        claim = self.judge()
-        assert outcomes(claim) == ["holds"] * 4
-        assert (claim.name, claim.verdict) == ("P2", "reproduced")
-        assert [finding.variant for finding in claim.findings] == [
-            "D's input, variance", "D's input, dimensions", "FID", "recall"
-        ]  # fmt: skip
-
-    @pytest.mark.parametrize(
-        ("values", "outcome"), [(MORE, "holds"), (LESS, "fails"), (MIXED, "unclear"), ([1.0] * 5, "unclear")]
-    )
-    @pytest.mark.parametrize(("place", "name"), [(0, "variance"), (1, "dimensions")])
-    def test_inputs_are_judged_by_whether_their_ratio_exceeds_1(self, place, name, values, outcome):
-        found = outcomes(self.judge(**{name: values}))
-        assert found.pop(place) == outcome
-        assert found == ["holds"] * 3
-
-    @pytest.mark.parametrize(("change", "outcome"), LOWER_IS_BETTER)
-    def test_a_lower_fid_is_better(self, change, outcome):
-        assert outcomes(self.judge({("diffusion-gan", "fid"): change})) == [
-            "holds",
-            "holds",
-            outcome,
-            "holds",
-        ]
-
-    @pytest.mark.parametrize(("change", "outcome"), HIGHER_IS_BETTER)
-    def test_a_higher_recall_is_better(self, change, outcome):
-        assert outcomes(self.judge({("diffusion-gan", "recall"): change})) == ["holds"] * 3 + [outcome]
-
-    def test_the_verdict_is_over_all_four(self):
-        assert self.judge({("diffusion-gan", "fid"): ABOVE}).verdict == "partly"
-        assert self.judge({("diffusion-gan", "fid"): ABOUT_0}).verdict == "partly"
-        worse = {("diffusion-gan", "fid"): ABOVE, ("diffusion-gan", "recall"): BELOW}
-        assert self.judge(worse, variance=LESS, dimensions=LESS).verdict == "not reproduced"
-        assert self.judge(worse, variance=LESS, dimensions=MIXED).verdict == "inconclusive"
-
-    def test_a_seeds_ratio_is_its_mean_over_epochs_and_the_effect_what_exceeds_1(self):
-        finding = self.judge(variance=MIXED).findings[0]
-        low, high = stats.t.interval(0.95, 4, np.mean(MIXED) - 1, stats.sem(MIXED))
-        effect = finding.effect
-        assert (effect.estimate, effect.low, effect.high) == pytest.approx((np.mean(MIXED) - 1, low, high))
-        assert (effect.n, effect.unit) == (5, "seeds")
-        assert finding.sentence == (
-            "the variance of what D sees, over that of the images themselves, is 1.02 (mean over epochs, at a mean "
-            f"horizon T of 100), a change of {effect}"
-        )
-        assert "the effective number of dimensions of what D sees" in self.judge().findings[1].sentence
-
-    @pytest.mark.parametrize("count", [1, 2, 4])
-    def test_fewer_than_five_networks_decide_nothing(self, count):
-        for values in (MORE, LESS):
-            claim = self.judge(n=count, variance=values[:count], dimensions=values[:count])
-            assert outcomes(claim) == ["unclear"] * 4
-            assert claim.verdict == "inconclusive"
-            assert f"n={count} seeds" in claim.findings[0].sentence
-            assert f"n={count} pairs" in claim.findings[2].sentence
-
-    def test_five_networks_whose_scores_lack_a_pair_decide_the_inputs_alone(self):
-        assert outcomes(self.judge(n=4)) == ["holds", "holds", "unclear", "unclear"]
-
-    def test_other_models_do_not_count(self):
-        inputs = pd.concat([self.inputs(), self.inputs(LESS, LESS, model="dudgan", horizon=900)])
-        gains = make_compared({("dudgan", "fid"): ABOVE, ("dudgan", "recall"): BELOW} | self.GAINS)
-        claim = judge_diffusion(inputs, gains)
-        assert outcomes(claim) == ["holds"] * 4
-        assert "horizon T of 100" in claim.findings[0].sentence
-
-    def test_is_inconclusive_where_no_diffusion_gan_was_trained(self):
-        gains = make_compared({("dudgan", "fid"): BELOW, ("dudgan", "recall"): ABOVE})
-        claim = judge_diffusion(self.inputs(model="dudgan"), gains)
-        assert outcomes(claim) == ["unclear"] * 4
-        assert claim.verdict == "inconclusive"
-        assert claim.findings[2].sentence == "no diffusion-gan was compared"
-        assert "nan" not in str(claim)
-
-    def test_is_inconclusive_without_any_model(self):
-        """As the tables are where DCGAN alone was trained."""
-        empty = pd.DataFrame(columns=["model", "seed", "epoch", "horizon", "variance", "dimensions"])
-        assert judge_diffusion(empty, make_compared({})).verdict == "inconclusive"
-
-    def test_the_rule_says_what_decides(self):
-        rule = self.judge().rule
-        for part in ("at least 5 networks", "more variance", "more dimensions", "lower FID", "higher recall"):
-            assert part in rule
-
-
-class TestDudgan:
-    """P3."""
-
-    def judge(self, fid=BELOW, accuracy=ABOVE, **options):
-        found = {("dudgan", "fid"): fid, ("dudgan", "class_accuracy"): accuracy}
-        return judge_dudgan(make_compared(found, **options))
-
-    def test_holds_where_the_fid_is_lower_and_the_class_accuracy_higher(self):
-        claim = self.judge()
-        assert outcomes(claim) == ["holds", "holds"]
-        assert (claim.name, claim.verdict) == ("P3", "reproduced")
-        assert [finding.variant for finding in claim.findings] == ["FID", "class accuracy"]
-        assert "at least 5 pairs" in claim.rule
-
-    @pytest.mark.parametrize(("change", "outcome"), LOWER_IS_BETTER)
-    def test_a_lower_fid_is_better(self, change, outcome):
-        assert outcomes(self.judge(fid=change)) == [outcome, "holds"]
-
-    @pytest.mark.parametrize(("change", "outcome"), HIGHER_IS_BETTER)
-    def test_a_higher_class_accuracy_is_better(self, change, outcome):
-        assert outcomes(self.judge(accuracy=change)) == ["holds", outcome]
-
-    @pytest.mark.parametrize(
-        ("fid", "accuracy", "verdict"),
-        [
-            (BELOW, BELOW, "partly"),
-            (BELOW, NO_BOUNDS, "partly"),
-            (ABOVE, BELOW, "not reproduced"),
-            (ABOVE, ABOUT_0, "inconclusive"),
-            (NO_BOUNDS, NO_BOUNDS, "inconclusive"),
-        ],
-    )
-    def test_the_verdict_is_over_both(self, fid, accuracy, verdict):
-        assert self.judge(fid, accuracy).verdict == verdict
-
-    @pytest.mark.parametrize("bounds", [(-1, 0), (0, 1)])
-    def test_a_bound_at_0_is_unclear(self, bounds):
-        change = (sum(bounds) / 2, *bounds)
-        assert outcomes(self.judge(change, change)) == ["unclear", "unclear"]
-
-    @pytest.mark.parametrize(("n", "outcome"), [(1, "unclear"), (4, "unclear"), (5, "holds"), (9, "holds")])
-    def test_fewer_than_five_pairs_decide_nothing(self, n, outcome):
-        claim = self.judge(n=n)
-        assert outcomes(claim) == [outcome] * 2
-        assert outcomes(self.judge(ABOVE, BELOW, n=n)) == ["unclear" if n < 5 else "fails"] * 2
-        assert f"n={n} pairs" in claim.findings[0].sentence
-
-    def test_the_effect_is_the_tables_and_keeps_its_sign(self):
-        """FID falls by 2, though for the rule the lower value is the better one."""
-        finding = self.judge().findings[0]
-        effect = finding.effect
-        assert (effect.estimate, effect.low, effect.high, effect.n, effect.unit) == (-2, -3, -1, 5, "pairs")
-        assert finding.sentence == f"FID changes by {effect} against conditional-dcgan"
-        assert self.judge(to="dcgan").findings[1].sentence.endswith("against dcgan")
-
-    def test_a_model_or_a_score_that_is_missing_is_unclear(self):
-        others = make_compared({("diffusion-gan", "fid"): BELOW, ("dudgan-no-contrast", "fid"): BELOW})
-        for compared in (others, make_compared({})):
-            claim = judge_dudgan(compared)
-            assert outcomes(claim) == ["unclear", "unclear"]
-            assert claim.findings[0].sentence == "no dudgan was compared"
-            assert claim.verdict == "inconclusive"
-        partly = judge_dudgan(make_compared({("dudgan", "fid"): BELOW}))
-        assert outcomes(partly) == ["holds", "unclear"]
-
-    @pytest.mark.parametrize(
-        ("sign", "verdict"), [(1, "reproduced"), (-1, "not reproduced"), (0, "inconclusive")]
-    )
-    def test_works_with_what_compare_models_gives(self, sign, verdict):
-        """Five seeds that DuDGAN improves, spoils or scatters."""
-        noise = np.array([0.5, -0.4, 0.1, -0.3, 0.2])
-        base = {"kid": 0.1, "precision": 0.5, "recall": 0.5}
-        plain = {"fid": 20.0, "class_accuracy": 0.5}
-        better = {"fid": 20 - 5 * sign + noise, "class_accuracy": 0.5 + 0.2 * sign + noise / 20}
-        tables = [
-            pd.DataFrame({"model": model, "seed": range(5), **base, **scores})
-            for model, scores in (("conditional-dcgan", plain), ("dudgan", better))
-        ]
-        assert judge_dudgan(compare_models(pd.concat(tables), ADDS_TO)).verdict == verdict
-
-
-def test_the_posters_claims_have_their_rows_in_the_ledger(tmp_path):
-    p2 = TestDiffusion().judge()
-    p3 = TestDudgan().judge(accuracy=NO_BOUNDS)
-    table = ledger([p2, p3])
-    assert table["claim"].tolist() == ["P2"] * 4 + ["P3"] * 2
-    assert table["reading"].tolist() == [
-        "D's input, variance", "D's input, dimensions", "FID", "recall", "FID", "class accuracy"
-    ]  # fmt: skip
-    assert table["unit"].tolist() == ["seeds", "seeds", "pairs", "pairs", "pairs", "pairs"]
-    table.to_csv(tmp_path / "ledger.csv", index=False)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "ledger.csv"), table, check_dtype=False, rtol=1e-12)
 
 
 def judge_all(table, rows):
