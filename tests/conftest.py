@@ -7,9 +7,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from helpers import randomised, tiny
 
 from gradcam_gan.data import load_images
+from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
 from gradcam_gan.run_explainer import ALL_READINGS, RunExplainer
+from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import train
 
@@ -71,3 +74,39 @@ def make_table():
         return pd.DataFrame(rows)
 
     return make
+
+
+# D and C differ in everything, so that neither can be taken for the other; T is known from the number of iterations
+FOLLOW_UP_MODELS = {
+    "dudgan": Model(
+        diffusion=Diffusion(shortest=10, longest=300, target=None, rise=1.0, sigma=0.3),
+        classifier=ClassifierOptions(
+            diffusion=Diffusion(shortest=5, longest=100, target=None, rise=1.0, sigma=0.1)
+        ),
+        averaging=0.9,
+    ),
+    "diffusion": Model(
+        conditional=False, diffusion=Diffusion(shortest=4, longest=200, target=None, rise=1.0, sigma=0.2)
+    ),
+    "dcgan": None,
+}
+
+
+@pytest.fixture(scope="session")
+def follow_up_runs(tmp_path_factory):
+    """Two epochs of each model, by name, then weights of trained size: after twelve steps such small networks all but
+    ignore the image.
+    """
+    folder = tmp_path_factory.mktemp("follow_up")
+    runs = {
+        name: train(tiny(model=model, train_images=96, batch_size=16), folder)
+        for name, model in FOLLOW_UP_MODELS.items()
+    }
+    for name, run in runs.items():
+        for network in ("discriminator", "classifier") if name == "dudgan" else ("discriminator",):
+            for epoch in range(3):
+                weights = randomised(getattr(run, network)(epoch), epoch).state_dict()
+                files.write_tensors(
+                    run.path / f"checkpoints/epoch-{epoch:04d}/{network}.safetensors", weights
+                )
+    return runs

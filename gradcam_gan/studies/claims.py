@@ -24,7 +24,6 @@ import pandas as pd
 
 from gradcam_gan.intervals import Interval, interval_over_seeds
 from gradcam_gan.run_explainer import EVIDENCES, STATISTICS, Reading
-from gradcam_gan.scoring.scores import SCORES
 
 Outcome = Literal["holds", "fails", "unclear", "no maps"]
 
@@ -151,70 +150,6 @@ def judge_pruning(
         "images at random, at matched iterations; fails if it raises either",
         [finding],
     )
-
-
-def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
-    """P2: does the forward diffusion diversify what D sees, and what G makes?
-
-    Args:
-        inputs: rows of ``model_comparison.input_diversity``.
-        compared: rows of ``model_comparison.compare_models``.
-    """
-    rows = inputs[inputs["model"] == "diffusion-gan"]
-    quantities = {"variance": "variance", "dimensions": "effective number of dimensions"}
-    findings = [_change_of_input(rows, name, what) for name, what in quantities.items()]
-    findings += [_gain(compared, "diffusion-gan", metric) for metric in ("fid", "recall")]
-    return Claim(
-        "P2",
-        "the forward diffusion of Diffusion-GAN diversifies D's input",
-        f"over at least {ENOUGH_SEEDS} networks, D's input has more variance over more dimensions than the images "
-        "themselves, and G has a lower FID and a higher recall than the conditional DCGAN's",
-        findings,
-    )
-
-
-def _change_of_input(rows: pd.DataFrame, name: str, what: str) -> Finding:
-    """Whether a quantity of D's inputs is larger than that of the images themselves."""
-    reading = f"D's input, {name}"
-    if rows.empty:
-        return Finding(reading, "unclear", NOTHING, "no diffusion-gan was compared")
-    by_seed = rows.groupby("seed")[name].mean()
-    effect = over_seeds(by_seed - 1)
-    sentence = (
-        f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over epochs, at "
-        f"a mean horizon T of {rows['horizon'].mean():.0f}), a change of {effect}"
-    )
-    return Finding(reading, if_enough(outcome_of(effect), effect.n), effect, sentence)
-
-
-def judge_dudgan(compared: pd.DataFrame) -> Claim:
-    """P3: does DuDGAN's diffusion and classifier make a better conditional generator?
-
-    Args:
-        compared: rows of ``model_comparison.compare_models``.
-    """
-    return Claim(
-        "P3",
-        "DuDGAN puts diffusion into a class-conditional GAN and adds a classifier",
-        f"over at least {ENOUGH_SEEDS} pairs, its G has a lower FID and a higher class accuracy than the conditional "
-        "DCGAN's after as many images",
-        [_gain(compared, "dudgan", metric) for metric in ("fid", "class_accuracy")],
-    )
-
-
-def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
-    """Whether a model is better than the one it adds to, by one score."""
-    name = SCORES[metric].label
-    rows = compared[(compared["model"] == model) & (compared["metric"] == metric)]
-    if rows.empty:
-        return Finding(name, "unclear", NOTHING, f"no {model} was compared")
-    row = rows.iloc[0]
-    effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
-    better = -1 if SCORES[metric].better == "lower" else 1
-    bounds = sorted((better * effect.low, better * effect.high))
-    outcome = outcome_of(replace(effect, low=bounds[0], high=bounds[1]))
-    sentence = f"{name} changes by {effect} against {row['to']}"
-    return Finding(name, if_enough(outcome, effect.n), effect, sentence)
 
 
 def if_enough(outcome: Outcome, count: int) -> Outcome:

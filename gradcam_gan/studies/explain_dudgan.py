@@ -1,0 +1,482 @@
+"""Notebook 5: explanations of the follow-up's models (P3): panels, tables and charts.
+
+D of what it saw at several times, D beside C, D told each class, and the models' D by the measures of notebook 2.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.cam import Method
+from gradcam_gan.explaining.measures import COLUMNS, map_change
+from gradcam_gan.intervals import interval_over_seeds
+from gradcam_gan.run_explainer import (
+    ALL_READINGS,
+    METHOD_NAMES,
+    ExplainedRun,
+    Reading,
+    RunExplainer,
+    Statistics,
+)
+from gradcam_gan.scoring.scores import classes_to_draw, draw
+from gradcam_gan.studies.epochs import MOSTLY_ZERO
+from gradcam_gan.studies.panels import Panel, beside, panel
+from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
+from gradcam_gan.training.runs import Run
+
+MEASURE_LABELS = {"focus_lift": "focus lift", "coverage": "coverage (τ 0.5)", "border_lift": "border lift"}
+
+
+def draw_with_classes(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]:
+    """Images (count, C, H, W), uint8, of a conditional run's generator, and the classes (count,) it was asked for.
+
+    Raises:
+        InputError: the generator is unconditional.
+    """
+    generator = run.generator(epoch)
+    labels = classes_to_draw(generator, count)
+    if labels is None:
+        raise InputError(f"the generator of {run.path} is unconditional: it cannot be asked for a class")
+    return draw(generator, count), labels
+
+
+# --- panels of heatmaps
+
+
+def times_panels(
+    explainer: RunExplainer,
+    images: Tensor,
+    labels: Tensor,
+    captions: Sequence[str],
+    epochs: Sequence[int],
+    shares: Sequence[float],
+    readings: Sequence[Reading],
+) -> list[Panel]:
+    """D's maps of its own diffused input: a row an epoch, a column an image and time, what D saw shining through.
+
+    Args:
+        explainer: of a run with a diffusion.
+        images: uint8 (K, C, H, W).
+        labels: their classes (K,).
+        captions: K of them.
+        epochs: R epochs.
+        shares: t/T, ascending; T is that of each epoch, and t is rounded.
+        readings: how to explain.
+
+    Returns:
+        A panel a reading.
+    """
+    states = [explainer.run.diffusion(epoch) for epoch in epochs]
+    horizons = [0 if state is None else state.horizon for state in states]
+    cells = [
+        (epoch, horizon, time, _explain(explainer, images, [epoch], readings, labels, time))
+        for epoch, horizon in zip(epochs, horizons, strict=True)
+        for time in (round(share * horizon) for share in shares)
+    ]
+    seen = torch.stack([explainer.diffused(images, epoch, time) for epoch, _, time, _ in cells])
+    return [
+        Panel(
+            images.repeat_interleave(len(shares), 0),
+            _image_by_image(torch.stack([one.maps(reading)[0] for *_, one in cells]), len(epochs)),
+            [f"epoch {epoch}, T {horizon}" for epoch, horizon in zip(epochs, horizons, strict=True)],
+            [f"{caption}\n{_time_caption(share)}" for caption in captions for share in shares],
+            pd.concat(
+                [one.table([reading]).assign(time=time, horizon=horizon) for _, horizon, time, one in cells],
+                ignore_index=True,
+            ),
+            _image_by_image(seen, len(epochs)),
+        )
+        for reading in readings
+    ]
+
+
+def _image_by_image(cells: Tensor, rows: int) -> Tensor:
+    """(R * S, K, ...), time after time within a row -> (R, K * S, ...), image by image."""
+    return cells.unflatten(0, (rows, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def _time_caption(share: float) -> str:
+    return "t = 0" if share == 0 else "t = T" if share == 1 else f"{share:g} T"
+
+
+def _explain(
+    explainer: RunExplainer,
+    images: Tensor,
+    epochs: Sequence[int],
+    readings: Iterable[Reading],
+    labels: Tensor,
+    time: int = 0,
+) -> ExplainedRun:
+    """The images under these readings alone."""
+    chosen = list(readings)
+    return explainer.explain(
+        images,
+        epochs,
+        statistics=list(dict.fromkeys(reading.statistics for reading in chosen)),
+        methods=list(dict.fromkeys(reading.method for reading in chosen)),
+        labels=labels,
+        time=time,
+    )
+
+
+def networks_panel(
+    discriminator: RunExplainer,
+    classifier: RunExplainer,
+    images: Tensor,
+    labels: Tensor,
+    captions: Sequence[str],
+    epoch: int,
+    statistics: Statistics,
+    method: Method,
+) -> Panel:
+    """D beside C on the same images, undiffused: D for “real” and “fake”, told the right and the next class; C.
+
+    Args:
+        discriminator: of a DuDGAN.
+        classifier: of the same run.
+        images: uint8 (K, C, H, W).
+        labels: their classes (K,).
+        captions: K of them.
+        epoch: of the run.
+        statistics: of BatchNorm.
+        method: of the maps.
+    """
+    real, fake = (Reading(method, statistics, evidence) for evidence in ("real", "fake"))
+    wrong = (labels + 1) % discriminator.run.manifest["classes"]
+    d, d_misled, c = (
+        _explain(explainer, images, [epoch], [real], told)
+        for explainer, told in ((discriminator, labels), (discriminator, wrong), (classifier, labels))
+    )
+    rows = {
+        "D, “real”": (d, real),
+        "D, “fake”": (d, fake),
+        "D, “real”, wrong class": (d_misled, real),
+        "D, “fake”, wrong class": (d_misled, fake),
+        "C, for the class": (c, real),
+        "C, against it": (c, fake),
+    }
+    tables = [explained.table([reading]).assign(row=row) for row, (explained, reading) in rows.items()]
+    return Panel(
+        images,
+        torch.cat([explained.maps(reading) for explained, reading in rows.values()]),
+        list(rows),
+        list(captions),
+        pd.concat(tables, ignore_index=True),
+    )
+
+
+def models_panel(
+    explainers: Sequence[RunExplainer],
+    images: Tensor,
+    labels: Tensor,
+    captions: Sequence[str],
+    epochs: Sequence[int],
+    reading: Reading,
+) -> Panel:
+    """The discriminators of several models beside each other: a column a model and image, a row an epoch; t = 0.
+
+    Args:
+        explainers: one a model.
+        images: uint8 (K, C, H, W).
+        labels: their classes (K,).
+        captions: K of them.
+        epochs: R epochs.
+        reading: how to explain.
+    """
+    panels = []
+    for explainer in explainers:
+        model = explainer.run.config.model_name
+        # the model's name once, over the middle of its columns
+        above = [model if i == len(captions) // 2 else "" for i in range(len(captions))]
+        columns = [f"{name}\n{caption}" for name, caption in zip(above, captions, strict=True)]
+        one = panel(_explain(explainer, images, epochs, [reading], labels), [reading], columns)
+        panels.append(replace(one, table=one.table.assign(model=model)))
+    return beside(*panels)
+
+
+# --- what D and C have in common, and what the class changes
+
+
+def agreement(
+    discriminator: RunExplainer,
+    classifier: RunExplainer,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    statistics: Statistics,
+    methods: Sequence[Method],
+) -> pd.DataFrame:
+    """Do D and C look alike at the same image? Correlation of their signed maps at the layer's resolution.
+
+    D's map is positive where there is evidence for "real", C's where there is evidence for the class.
+
+    Args:
+        discriminator: of a DuDGAN.
+        classifier: of the same run.
+        images: uint8 (N, C, H, W).
+        labels: their classes (N,).
+        epoch: of the run.
+        statistics: of BatchNorm.
+        methods: of the maps.
+
+    Returns:
+        A row per method and image: ``method``, ``image``, ``label``, ``correlation`` (-1 to 1; NaN where a map is
+        constant) and ``chance``, the same with C's map of another image of that class; NaN where there is no other.
+    """
+    tables = []
+    for_real, _ = discriminator.signed(images, epoch, statistics, methods, labels=labels)
+    for_class, _ = classifier.signed(images, epoch, statistics, methods, labels=labels)
+    other = next_of_class(labels)
+    alone = other == torch.arange(len(labels))
+    for method in methods:
+        d, c = for_real[method].cpu(), for_class[method].cpu()
+        columns = {
+            "method": method,
+            "image": range(len(images)),
+            "label": labels,
+            "correlation": 1 - map_change(d, c),
+            "chance": (1 - map_change(d, c[other])).masked_fill(alone, torch.nan),
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def next_of_class(labels: Tensor) -> Tensor:
+    """For each of the classes (N,) the index of the next image of that class, around the end; its own if alone."""
+    following = torch.empty_like(labels)
+    for label in labels.unique():
+        places = (labels == label).nonzero()[:, 0]
+        following[places] = places.roll(-1)
+    return following
+
+
+def told_each_class(
+    explainer: RunExplainer,
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    statistics: Statistics,
+    method: Method,
+) -> pd.DataFrame:
+    """What changes when D is told another class of the same image?
+
+    Args:
+        explainer: of a conditional run.
+        images: uint8 (N, C, H, W).
+        labels: their classes (N,).
+        epoch: of the run.
+        statistics: of BatchNorm.
+        method: of the maps.
+
+    Returns:
+        A row per image and class told: ``image``, ``label``, ``told``, ``logit``, ``change`` (of the logit, against
+        being told the right class) and ``correlation`` of the signed map with that of the right class.
+    """
+    maps, logits = [], []
+    for told in range(explainer.run.manifest["classes"]):
+        as_told = torch.full_like(labels, told)
+        signed, scores = explainer.signed(images, epoch, statistics, [method], labels=as_told)
+        maps.append(signed[method].cpu())
+        logits.append(scores.cpu())
+    image = torch.arange(len(labels))
+    right_map, right_logit = torch.stack(maps)[labels, image], torch.stack(logits)[labels, image]
+    tables = [
+        pd.DataFrame(
+            {
+                "image": image,
+                "label": labels,
+                "told": told,
+                "logit": logits[told],
+                "change": logits[told] - right_logit,
+                "correlation": 1 - map_change(maps[told], right_map),
+            }
+        )
+        for told in range(len(maps))
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def confusion(table: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told; NaN without."""
+    means = table.pivot_table(value, "label", "told", dropna=False)
+    classes = sorted(table["told"].unique())
+    return means.reindex(index=classes, columns=classes)
+
+
+def most_real(table: pd.DataFrame) -> pd.DataFrame:
+    """Is the right class the one that D finds most real, of all that it is told?
+
+    Args:
+        table: rows of ``told_each_class`` with columns ``source`` and ``seed``.
+
+    Returns:
+        A row per source, seed and image: these, and ``right`` (1 or 0).
+    """
+    keys = ["source", "seed", "image"]
+    numbered = table.reset_index(drop=True)
+    best = numbered.loc[numbered.groupby(keys, sort=False)["logit"].idxmax()]
+    return best[keys].assign(right=(best["told"] == best["label"]).astype(float))
+
+
+def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Means with Student's intervals over seeds, in words: a row a group, a column a value.
+
+    Args:
+        table: a row an image, with a column ``seed``; images without a value are left out.
+        by: columns that make the groups.
+        values: columns to average.
+    """
+    groups = table.groupby(list(by), sort=False)
+    return pd.DataFrame({value: groups[["seed", value]].apply(_interval, value) for value in values})
+
+
+def _interval(rows: pd.DataFrame, value: str) -> str:
+    return str(interval_over_seeds(rows.dropna(subset=value), value, method="student"))
+
+
+# --- the models' discriminators by the measures of notebook 2
+
+
+def measure_models(
+    explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Iterable[int]
+) -> pd.DataFrame:
+    """``ExplainedRun.measures`` of several models' D at t = 0, each told the right class, with a column ``model``.
+
+    Args:
+        explainers: one a run.
+        images: uint8 (N, C, H, W).
+        labels: their classes (N,).
+        epochs: which.
+    """
+    shown = list(epochs)
+    tables = [
+        one.explain(images, shown, labels=labels)
+        .measures(ALL_READINGS)
+        .assign(model=one.run.config.model_name)
+        for one in explainers
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise_maps(measured: pd.DataFrame) -> pd.DataFrame:
+    """Mean measures over images: a row per model, seed, reading and epoch.
+
+    Where more than half of the maps are zero everywhere, the others say nothing of the whole: NaN.
+
+    Args:
+        measured: of ``measure_models``.
+    """
+    keys = ["model", "seed", "method", "statistics", "evidence", "epoch"]
+    means = measured.groupby(keys, sort=False)[list(COLUMNS)].mean().reset_index()
+    said = [column for column in COLUMNS if column not in ("all_zero", "mask_area")]
+    means[said] = means[said].where(means["all_zero"] <= MOSTLY_ZERO)
+    return means
+
+
+# --- charts: finished numbers -> a figure
+
+
+def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
+    """Correlation of D's map with C's by class, and by chance: medians and quartiles over images.
+
+    Args:
+        table: rows of ``agreement`` with a column ``source``.
+        class_names: by label.
+    """
+    sources, methods = list(dict.fromkeys(table["source"])), list(dict.fromkeys(table["method"]))
+    series = {
+        "correlation": ("same image", "o", "C0"),
+        "chance": ("another image of the class", "s", "white"),
+    }
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            len(sources), len(methods), figsize=(PAGE, 1.5 * len(sources) + 0.3), sharex=True, sharey=True,
+            squeeze=False,
+        )  # fmt: skip
+        for axes, (source, method) in zip(grid.flat, product(sources, methods), strict=True):
+            rows = table[(table["source"] == source) & (table["method"] == method)]
+            axes.axhline(0, color="0.4", lw=0.8)
+            for i, (value, (label, marker, filling)) in enumerate(series.items()):
+                low, middle, high = (
+                    rows.groupby("label")[value].quantile(share) for share in (0.25, 0.5, 0.75)
+                )
+                axes.errorbar(
+                    middle.index + 0.24 * (i - 0.5), middle, yerr=(middle - low, high - middle), fmt=marker, ms=3,
+                    color=f"C{i}", mfc=filling, capsize=2, label=label,
+                )  # fmt: skip
+            axes.set_title(f"{source} images, {METHOD_NAMES[method]}")
+            axes.set_xticks(range(len(class_names)), class_names)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("correlation, D with C")
+        for axes in grid[-1]:
+            axes.set_xlabel("class")
+        grid[0, 0].set_ylim(-1.05, 1.05)
+        handles, texts = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, frameon=False, ncols=2, loc="outside upper center")
+    return figure
+
+
+def told_chart(
+    change: Mapping[str, pd.DataFrame], correlation: Mapping[str, pd.DataFrame], class_names: Sequence[str]
+) -> Figure:
+    """What D makes of images of a class (rows) when it is told another (columns): its logit, and its map.
+
+    Args:
+        change: of the logit against the right class, by source: a row per class, a column per class told.
+        correlation: of the map with that of the right class, likewise.
+        class_names: by label.
+    """
+    largest = max(float(np.nanmax(np.abs(table))) for table in change.values())
+    lowest = min(float(np.nanmin(table)) for table in correlation.values())
+    halves = (
+        (change, "change of the logit", {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}),
+        (correlation, "correlation of the map", {"cmap": "cividis", "vmin": lowest, "vmax": 1}),
+    )
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(len(change), 2, figsize=(PAGE, 2.3 * len(change)), squeeze=False)
+        for axes, (source, (tables, label, colours)) in zip(grid.flat, product(change, halves), strict=True):
+            sns.heatmap(
+                tables[source].to_numpy(), ax=axes, **colours, annot=True, fmt=".1f", annot_kws={"size": 5},
+                cbar_kws={"label": label}, xticklabels=class_names, yticklabels=class_names,
+            )  # fmt: skip
+            axes.set(xlabel="class told", ylabel="class of the image", title=f"{source} images")
+            axes.tick_params(length=0, rotation=0)
+    return figure
+
+
+def model_focus(summary: pd.DataFrame, measures: Sequence[str]) -> Figure:
+    """Measures of each model's maps over the epochs: a row an evidence, a column a measure.
+
+    Args:
+        summary: columns ``model``, ``seed``, ``evidence``, ``epoch`` and the measures (NaN: mostly no maps).
+        measures: names of columns.
+    """
+    models, evidences = list(dict.fromkeys(summary["model"])), list(dict.fromkeys(summary["evidence"]))
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            len(evidences), len(measures), figsize=(PAGE, 1.7 * len(evidences) + 0.3), sharex=True, sharey="col",
+            squeeze=False,
+        )  # fmt: skip
+        for axes, (evidence, measure) in zip(grid.flat, product(evidences, measures), strict=True):
+            shown = summary[summary["evidence"] == evidence]
+            for i, model in enumerate(models):
+                curve = shown[shown["model"] == model].pivot_table(measure, "epoch", "seed")
+                if len(curve):
+                    seed_lines(axes, curve, f"C{i}", model)
+            if measure.endswith("lift"):
+                axes.axhline(1, color="0.4", lw=0.8, ls=":")
+            axes.set_title(f"{MEASURE_LABELS.get(measure, measure)}, “{evidence}”")
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch (0: untrained)")
+        handles = [plt.Line2D([], [], color=f"C{i}") for i in range(len(models))]
+        figure.legend(handles, models, frameon=False, ncols=4, loc="outside upper center")
+    return figure
