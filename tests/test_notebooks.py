@@ -32,8 +32,9 @@ def test_a_notebook_has_a_study_and_a_test_of_its_own_name():
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02}" for i in range(1, len(NOTEBOOKS) + 1)] != []
     for path in NOTEBOOKS:
         stem = path.stem[3:]
-        for folder, name in (("gradcam_gan", stem), ("tests", f"test_{stem}")):
-            assert list((paths.REPOSITORY / folder / "studies").glob(f"{name}*")), stem
+        for folder, name in (("gradcam_gan", f"{stem}.py"), ("tests", f"test_{stem}.py")):
+            studies = paths.REPOSITORY / folder / "studies"
+            assert (studies / name).is_file() or (studies / stem).is_dir(), stem
 
 
 @each_notebook

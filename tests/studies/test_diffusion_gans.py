@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gradcam_gan.studies.profile import Study
 from helpers import refused
 from scipy import stats
 
@@ -16,10 +15,11 @@ from gradcam_gan.data import load_images
 from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.models.diffusion import DiffusionState
 from gradcam_gan.models.options import MODELS
-from gradcam_gan.scoring.evaluator import load_classifier
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import diffusion_gans as gans
-from gradcam_gan.studies import paths, style
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.study import Study
 
 COUNT, PER_EPOCH = 40, 128
 NAMES = ["dcgan", "conditional-dcgan", "diffusion-gan", "dudgan"]
@@ -36,7 +36,8 @@ def closed_figures():
 
 
 def test_every_ablation_is_dudgan_but_for_the_part_that_it_names():
-    dudgan, undiffused = MODELS["dudgan"], MODELS["dudgan-no-classifier-diffusion"].classifier.diffusion
+    dudgan = MODELS["dudgan"].model
+    undiffused = MODELS["dudgan-no-classifier-diffusion"].model.classifier.diffusion
     assert undiffused.longest == 0
     classifier = dudgan.classifier.model_copy(update={"diffusion": undiffused})
     for name, change in {
@@ -44,7 +45,7 @@ def test_every_ablation_is_dudgan_but_for_the_part_that_it_names():
         "classifier-diffusion": {"classifier": classifier},
         "discriminator-diffusion": {"diffusion": None},
     }.items():
-        assert MODELS[f"dudgan-no-{name}"] == dudgan.model_copy(update=change)
+        assert MODELS[f"dudgan-no-{name}"].model == dudgan.model_copy(update=change)
 
 
 def test_every_model_but_the_baseline_is_compared_with_another():
@@ -52,7 +53,7 @@ def test_every_model_but_the_baseline_is_compared_with_another():
     assert set(pairs) == set(MODELS) - {"dcgan"}
     assert pairs["conditional-dcgan"] == "dcgan"
     assert pairs["diffusion-gan"] == pairs["dudgan"] == "conditional-dcgan"
-    assert {pairs[name] for name in MODELS if gans.is_ablation(name)} == {"dudgan"}
+    assert {pairs[name] for name, known in MODELS.items() if known.ablation} == {"dudgan"}
     assert gans.compared_with(["dcgan", "dudgan", ABLATION, "dudgan"]) == {ABLATION: "dudgan"}
 
 
@@ -75,9 +76,7 @@ def study(tmp_path_factory):
             epochs=3,
             seeds=[0, 1],
             background_seeds=[],
-            comparison_seeds=[1],
-            comparison_epochs=2,
-            comparison_models=NAMES[1:],
+            comparison={"seeds": [1], "epochs": 2, "models": NAMES[1:]},
         )
 
 
@@ -91,7 +90,7 @@ def reference():
     """100 held-out digits, for scores that need not be sharp."""
     held_out = load_images("mnist-5k", 28, "test")
     some = held_out._replace(images=held_out.images[::10], labels=held_out.labels[::10])
-    return Reference(some, load_classifier())
+    return Reference(some, load_evaluator())
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +106,14 @@ class TestRuns:
         assert runs[0].path == study.runs_dir / study.config(1).name  # the very run of the paper's network
 
     def test_ablations_may_be_left_out(self, study, runs):
-        more = Study(**study.model_dump() | {"comparison_models": [*NAMES[1:], ABLATION]})
+        changed = study.comparison.model_dump() | {"models": [*NAMES[1:], ABLATION]}
+        more = Study(**study.model_dump() | {"comparison": changed})
         assert [run.path for run in gans.compared_runs(more, ablations=False)] == [run.path for run in runs]
 
     def test_a_model_that_is_not_compared_is_named_in_one_line(self, study):
         gans.require_model(study, "dudgan")
         message = refused(gans.require_model, study, ABLATION)
-        assert message == f"comparison_models={NAMES[1:]} has no '{ABLATION}'; add it"
+        assert message == f"comparison.models={NAMES[1:]} has no '{ABLATION}'; add it"
 
     def test_the_histories_end_with_the_epoch_that_is_compared(self, runs):
         table = gans.histories(runs, 2)
@@ -459,13 +459,11 @@ def make_histories(seeds):
 def draw_chart(name, seeds):
     scores = make_scores(seeds)
     final = gans.final_scores(scores)
-    grey = [torch.full((2, 1, 6, 6), level, dtype=torch.uint8) for level in (0, 255)]
     return {
         "scores": lambda: gans.score_chart(final),
         "differences": lambda: gans.difference_chart(gans.compare_models(final), final),
         "progress": lambda: gans.progress_chart(scores),
         "curves": lambda: gans.model_curves(make_histories(seeds), 0.6),
-        "pictures": lambda: gans.picture_rows(grey, ["black", "white"], ["a", "b"]),
     }[name]()
 
 
@@ -485,7 +483,7 @@ def marks(axes, marker, place):
     return [float(x) for line in lines for x, y in zip(*line.get_data(), strict=True) if y == place]
 
 
-@pytest.mark.parametrize("name", ["scores", "differences", "progress", "curves", "pictures"])
+@pytest.mark.parametrize("name", ["scores", "differences", "progress", "curves"])
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 4)], ids=["one seed", "three seeds"])
 def test_every_chart_draws_without_a_warning_and_cuts_nothing_off(name, seeds):
     before = mpl.rcParams.copy()
@@ -576,13 +574,6 @@ class TestCharts:
         figure = gans.model_curves(make_histories((0,)).query("model == 'dcgan'"), None)
         assert [axes.axison for axes in figure.axes[:4]] == [True, False, False, False]
         assert [len(axes.lines) for axes in figure.axes[5:]] == [0, 0, 0]  # no target either
-
-    def test_pictures_are_rows_from_black_to_white(self):
-        (axes,) = draw_chart("pictures", (0,)).axes
-        picture, down = axes.images[0].get_array(), 6 + style.GAP
-        assert picture.shape == (2 * down, 2 * down, 3)
-        assert [float(picture[row * down + 3, 3].mean()) for row in range(2)] == [0, 1]
-        assert texts(axes.get_yticklabels()) == ["black", "white"]
 
 
 # --- P2 and P3
