@@ -15,7 +15,6 @@ from gradcam_gan.scoring.evaluator import load_classifier
 from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.model_comparison import (
-    ABLATED,
     ADDS_TO,
     METRICS,
     SAMPLES_LOOKED_AT,
@@ -73,23 +72,23 @@ class TestAblations:
     """Each is DuDGAN but for the part that it names."""
 
     def lost(self, name):
-        return differences_of(MODELS[ABLATED], MODELS[name])
+        return differences_of(MODELS["dudgan"].model, MODELS[name].model)
 
     def test_without_the_contrast_there_is_no_classifier_and_all_else_is_dudgans(self):
-        assert self.lost("dudgan-no-contrast") == {"classifier": (MODELS[ABLATED].classifier, None)}
+        assert self.lost("dudgan-no-contrast") == {"classifier": (MODELS["dudgan"].model.classifier, None)}
 
     def test_without_its_diffusion_the_classifier_sees_the_images_themselves(self):
         lost = self.lost("dudgan-no-classifier-diffusion")
         assert lost
         assert all(name.startswith("classifier.diffusion.") for name in lost)
-        assert MODELS["dudgan-no-classifier-diffusion"].classifier.diffusion.longest == 0
+        assert MODELS["dudgan-no-classifier-diffusion"].model.classifier.diffusion.longest == 0
 
     def test_without_its_diffusion_the_discriminator_sees_the_images_themselves(self):
         lost = self.lost("dudgan-no-discriminator-diffusion")
         assert lost == {"diffusion": (Diffusion(longest=1000), None)}
 
     def test_dudgan_has_all_of_the_parts(self):
-        model = MODELS[ABLATED]
+        model = MODELS["dudgan"].model
         assert model.conditional
         assert model.classifier.share_in_generator > 0
         assert model.diffusion.longest == 1000

@@ -163,7 +163,7 @@ class Seeing(nn.Module):
     def __init__(self, network, seen, labels, time):
         super().__init__()
         self.network, self.seen, self.labels = network, seen, labels
-        self.blocks, self.block = network.blocks, network.block
+        self.named_layers = network.named_layers
         self.times = torch.as_tensor(time).expand(len(seen))
 
     def forward(self, images):
@@ -314,7 +314,7 @@ class TestRunExplainer:
             for i in range(len(images)):
                 network = getattr(runs[which[0]], which[1])(2)
                 bound = Seeing(network, seen[i : i + 1], labels[i : i + 1], time)
-                with library(bound, [network.block("block3")]) as cam:
+                with library(bound, [network.named_layers["block3"]]) as cam:
                     theirs = cam(seen[i : i + 1], [lambda output, sign=sign: sign * output.sum()])
                 normalised = scale_cam_image(scale_cam_image(ours[i : i + 1].numpy()))
                 assert np.abs(normalised - theirs).max() < 1e-3

@@ -74,7 +74,7 @@ class TestComparedModels:
     def test_but_for_the_model_and_the_epochs_it_is_the_seeds_own_training(self):
         study = Study.load("smoke", comparison_seeds=[1, 0], comparison_epochs=1)
         for config in study.model_configs():
-            assert config.model == MODELS[config.model_name]
+            assert config.model == MODELS[config.model_name].model
             assert config.epochs == 1
             assert config.changed(model=None, epochs=3) == study.config(config.seed)
 
