@@ -18,7 +18,7 @@ from gradcam_gan.studies.pruning import SELECTION, Selection, coverage_scores, p
 from gradcam_gan.training import loop
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import selection, train, training_images
-from gradcam_gan.training.objective import DCGANObjective
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
 
 TIMES = ["seconds", "images_per_second"]
@@ -59,15 +59,15 @@ class Recorded:
 
     def __init__(self, config, runs_dir):
         self.real, self.latents = [], []
-        original = DCGANObjective.step
+        original = Objective.step
 
-        def step(objective, real, latents):
+        def step(objective, real, latents, *labels):
             self.real.append(real.clone())
             self.latents.append(latents.clone())
-            return original(objective, real, latents)
+            return original(objective, real, latents, *labels)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DCGANObjective, "step", step)
+            patch.setattr(Objective, "step", step)
             self.run = train(config, runs_dir)
 
     def epochs(self):
@@ -250,7 +250,7 @@ def test_a_complete_arm_is_loaded_without_its_baseline_or_selection(tmp_path, mo
     shutil.rmtree(tmp_path / config.baseline.name)
     (first.path / SELECTION).unlink()
     before = contents(tmp_path)
-    monkeypatch.setattr(DCGANObjective, "step", forbidden)
+    monkeypatch.setattr(Objective, "step", forbidden)
     assert train(config, tmp_path).manifest == first.manifest
     assert contents(tmp_path) == before
 
@@ -302,15 +302,15 @@ def test_an_interrupted_arm_goes_on_to_the_bits_of_the_uninterrupted_one(
     tmp_path, trained, runs_dir, monkeypatch, at_step
 ):
     config, whole, done = tiny(ARMS["dose 30 %"]), trained("dose 30 %").run, []
-    original = DCGANObjective.step
+    original = Objective.step
 
-    def step(objective, real, latents):
+    def step(objective, real, latents, *labels):
         done.append(None)
         if len(done) == at_step:  # of 8 for the baseline and 8 for the arm
             raise Interrupted
-        return original(objective, real, latents)
+        return original(objective, real, latents, *labels)
 
-    monkeypatch.setattr(DCGANObjective, "step", step)
+    monkeypatch.setattr(Objective, "step", step)
     with pytest.raises(Interrupted):
         train(config, tmp_path)
     path = tmp_path / config.name
@@ -369,7 +369,7 @@ class TestSelection:
         before = contents(tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "select", forbidden)
-            patch.setattr(DCGANObjective, "step", forbidden)
+            patch.setattr(Objective, "step", forbidden)
             again = selection(config, tmp_path)
         assert contents(tmp_path) == before
         assert again.epoch == first.epoch == EPOCHS

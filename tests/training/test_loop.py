@@ -485,10 +485,7 @@ def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_to_the_same_bits(t
 
 def started(config, runs_dir):
     """``python -m gradcam_gan train`` with this configuration."""
-    fields = [
-        f"{name}={json.dumps(value)}"
-        for name, value in config.model_dump(mode="json", exclude_none=True).items()
-    ]
+    fields = [f"{name}={json.dumps(value)}" for name, value in config.model_dump(mode="json").items()]
     command = [sys.executable, "-m", "gradcam_gan", "train", *fields, "--runs-dir", str(runs_dir)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
