@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from gradcam_gan.errors import InputError
 from gradcam_gan.models.dcgan import Discriminator, check_labels
-from gradcam_gan.models.diffusion import diffuse
 from gradcam_gan.models.options import Model, Padding, Preset
 
 GROUPS = 8  # of GroupNorm, at most
@@ -129,59 +128,6 @@ class ContrastiveClassifier(Discriminator):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] -> logits (N, classes)."""
         return self.both(images)[1]
-
-
-class ClassLogit(nn.Module):
-    """A classifier as ``explain`` takes it: the logit of one class for each image.
-
-    Args:
-        classifier: maps images to logits (N, classes).
-    """
-
-    def __init__(self, classifier: ContrastiveClassifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.blocks = classifier.blocks
-
-    def block(self, name: str) -> nn.Module:
-        """The module that ends the block of that name."""
-        return self.classifier.block(name)
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] and classes (N,) -> logits (N,)."""
-        scores = self.classifier(images)
-        check_labels(labels, scores.shape[1], "the classifier")
-        return scores.gather(1, labels[:, None])[:, 0]
-
-
-class Diffused(nn.Module):
-    """A network behind its forward diffusion, as ``explain`` takes it: clean images in, the logit of noised ones out.
-
-    Args:
-        network: a discriminator, or a ``ClassLogit``; told the time if it is ``timed``.
-        horizon: T, that the schedule of the noise is spread over.
-        sigma: of the noise, in units of the pixels.
-    """
-
-    def __init__(self, network: ProjectionDiscriminator | ClassLogit, horizon: int, sigma: float) -> None:
-        super().__init__()
-        self.network, self.horizon, self.sigma = network, horizon, sigma
-        self.blocks = network.blocks
-
-    def block(self, name: str) -> nn.Module:
-        """The module that ends the block of that name."""
-        return self.network.block(name)
-
-    def forward(self, images: Tensor, times: Tensor, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], times (N,), noise of the images' shape, classes (N,) -> logits (N,).
-
-        Raises:
-            InputError: times beyond the horizon, and what the network refuses.
-        """
-        told = {} if labels is None else {"labels": labels}
-        if isinstance(self.network, ProjectionDiscriminator) and self.network.timed:
-            told["times"] = times
-        return self.network(diffuse(images, times, self.horizon, self.sigma, noise), **told)
 
 
 def conditions(model: Model | None, labels: Tensor, time: int = 0) -> dict[str, Tensor]:

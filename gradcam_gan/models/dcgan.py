@@ -80,6 +80,18 @@ class _ConvolutionalDiscriminator(nn.Module):
         """The module that ends the block of that name (its activation)."""
         return self.layers[self.blocks[name]]
 
+    @property
+    def named_layers(self) -> dict[str, nn.Module]:
+        """Names that ``explain`` knows: ``conv1``, ``block1``, ``conv2``, ``norm2``, ``block2``, ...; not the head."""
+        number, named = 0, {}
+        for layer in list(self.layers)[: max(self.blocks.values()) + 1]:
+            number += isinstance(layer, nn.Conv2d)
+            kind = {nn.LeakyReLU: "block", nn.BatchNorm2d: "norm", nn.GroupNorm: "norm"}.get(
+                type(layer), "conv"
+            )
+            named[f"{kind}{number}"] = layer
+        return named
+
     def check_size(self, images: Tensor) -> None:
         """Refuse images that it was not built for.
 

@@ -16,14 +16,14 @@ judged by several measurements in the place of readings.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Literal
 
 import pandas as pd
 
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import EVIDENCES, STATISTICS, Reading
+from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.epochs import MOSTLY_ZERO, BestEpoch, clearness, select
+from gradcam_gan.studies.readings import READINGS
 
 Outcome = Literal["holds", "fails", "unclear", "no maps"]
 
@@ -33,7 +33,6 @@ ENOUGH_SEEDS = 5  # C2: a bootstrap over fewer seeds is much too narrow (see ``b
 BEST_EPOCH_PRECISION = 4  # C2: an interval wider than this many epochs singles out no epoch
 SAME_MAP = 0.1  # C3: a change (1 - correlation) below this is "the same feature"
 SOME = 0.01  # C3, C5: "some images" are more than this share of them
-READINGS = tuple(Reading("gradcam", *choice) for choice in product(STATISTICS, EVIDENCES))
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from gradcam_gan.explaining.cam import evidence_maps
-from gradcam_gan.explaining.measures import map_change, measures
+from gradcam_gan.explaining.measures import digit_mask, map_change, measure
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import ALL_READINGS, Reading, RunExplainer
+from gradcam_gan.run_explainer import Reading, RunExplainer
+from gradcam_gan.studies.readings import ALL_READINGS
 
 MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
 
@@ -42,7 +43,7 @@ def measure_epochs(
 
     Returns:
         A row per epoch, variant and image: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``,
-        ``evidence``, ``image`` (index), ``logit`` and the columns of ``measures``.
+        ``evidence``, ``image`` (index), ``logit`` and the columns of ``measure``.
     """
     config = explainer.run.config
     images = images.to(explainer.device)
@@ -55,7 +56,7 @@ def measure_epochs(
                 maps = evidence_maps(signed[variant.method], variant.evidence, images.shape[2:])
                 keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(variant)}
                 indexed = {"image": np.arange(len(images)), "logit": score.cpu().numpy()}
-                tables.append(measures(maps, images).assign(**keys, **indexed))
+                tables.append(measure(maps, digit_mask(images)).assign(**keys, **indexed))
     table = pd.concat(tables, ignore_index=True)
     first = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image", "logit"]
     return table[[*first, *(column for column in table if column not in first)]]
@@ -166,7 +167,7 @@ def image_as_map(images: Tensor) -> float:
     Args:
         images: uint8 (N, C, H, W).
     """
-    return float(measures(images.float().amax(1), images)["focus_lift"].mean())
+    return float(measure(images.float().amax(1), digit_mask(images))["focus_lift"].mean())
 
 
 def focus_summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
-from gradcam_gan.run_explainer import METHOD_NAMES
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.studies.model_comparison import METRICS, THRESHOLDS, is_ablation
 from gradcam_gan.studies.style import METRIC_NAMES, PAGE, STYLE, as_rgb, picture_grid, seed_lines
 
@@ -233,7 +233,7 @@ def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
                         spread.index.to_numpy() + 0.24 * (i - 0.5), spread[0.5], yerr=error, fmt="os"[i], ms=3,
                         color=f"C{i}", mfc=f"C{i}" if i == 0 else "white", capsize=2, label=name,
                     )  # fmt: skip
-                axes.set_title(f"{source} images, {METHOD_NAMES[method]}")
+                axes.set_title(f"{source} images, {METHODS[method].label}")
                 axes.set_xticks(range(len(class_names)), class_names)
         for axes in grid[:, 0]:
             axes.set_ylabel("correlation, D with C")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.cam import Method
 from gradcam_gan.explaining.measures import COLUMNS, map_change
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import EVIDENCES, Reading, RunExplainer, Statistics
+from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import classes_to_draw, draw
 from gradcam_gan.studies.epochs import MOSTLY_ZERO, heatmap_table, measure_epochs
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import EVIDENCES
 from gradcam_gan.training.runs import Run
 
 
@@ -88,7 +88,7 @@ def networks_panel(
     names: Sequence[str],
     epoch: int,
     statistics: Statistics,
-    method: Method,
+    method: str,
 ) -> Panel:
     """D beside C on the same images, undiffused: D for “real” and “fake”, told the right and the next class; C.
 
@@ -167,7 +167,7 @@ def agreement(
     labels: Tensor,
     epoch: int,
     statistics: Statistics,
-    methods: Sequence[Method],
+    methods: Sequence[str],
 ) -> pd.DataFrame:
     """Do D and C look alike at the same image? Correlation of their signed maps at the layer's resolution.
 
@@ -219,7 +219,7 @@ def told_each_class(
     labels: Tensor,
     epoch: int,
     statistics: Statistics,
-    method: Method,
+    method: str,
 ) -> pd.DataFrame:
     """What changes when D is told another class of the same image?
 

@@ -8,12 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.explaining.cam import Method
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import (
-    ALL_READINGS,
-    EVIDENCES,
-    METHOD_NAMES,
-    METHODS,
     STATISTICS,
     ExplainedRun,
     Reading,
@@ -21,6 +17,7 @@ from gradcam_gan.run_explainer import (
     Statistics,
 )
 from gradcam_gan.studies.epochs import heatmap_table
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_METHODS, EVIDENCES
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,9 @@ def variant_panel(explainers: Sequence[RunExplainer], image: Tensor, epochs: Seq
         image: uint8 (1, C, H, W).
         epochs: R / 2 epochs.
     """
-    styles = list(product(explainers, METHODS, STATISTICS))
+    styles = list(product(explainers, COMPARED_METHODS, STATISTICS))
 
-    def column(explainer: RunExplainer, method: Method, statistics: Statistics) -> Tensor:
+    def column(explainer: RunExplainer, method: str, statistics: Statistics) -> Tensor:
         both = [Reading(method, statistics, evidence) for evidence in EVIDENCES]
         return torch.cat([explainer.maps(image, epochs, variant) for variant in both])
 
@@ -131,7 +128,7 @@ def variant_panel(explainers: Sequence[RunExplainer], image: Tensor, epochs: Seq
         torch.cat([column(*style) for style in styles], 1),
         [f"{evidence}, {epoch}" for evidence in EVIDENCES for epoch in epochs],
         [
-            f"{explainer.run.config.padding}\n{METHOD_NAMES[method]}\n{statistics}"
+            f"{explainer.run.config.padding}\n{METHODS[method].label}\n{statistics}"
             for explainer, method, statistics in styles
         ],
         pd.concat([heatmap_table(one, image, epochs, ALL_READINGS) for one in explainers], ignore_index=True),

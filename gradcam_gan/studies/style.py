@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_gan.explaining.measures import digit_mask, normalise
-from gradcam_gan.run_explainer import METHOD_NAMES, METHODS, STATISTICS, Reading
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.claims import BEST_EPOCH, CLEAREST_EPOCH
 from gradcam_gan.studies.epochs import MOSTLY_ZERO, BestEpoch
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import COMPARED_METHODS
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of one and of two columns of a paper
 HEAT = "inferno"
@@ -141,9 +143,9 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float) -> Figure:
         figure, all_axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
         for axes, evidence in zip(all_axes, ("real", "fake"), strict=True):
             shown = summary[summary["evidence"] == evidence]
-            for method, statistics in product(METHODS, STATISTICS):
+            for method, statistics in product(COMPARED_METHODS, STATISTICS):
                 curve = shown[(shown["method"] == method) & (shown["statistics"] == statistics)]
-                label = f"{METHOD_NAMES[method]}, {statistics}"
+                label = f"{METHODS[method].label}, {statistics}"
                 axes.plot(
                     "epoch",
                     "estimate",

@@ -17,7 +17,6 @@ from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.explaining.batchnorm import calibrate, real_fake_accuracy
 from gradcam_gan.explaining.cam import explain, signed_maps
 from gradcam_gan.models.conditional import (
-    ClassLogit,
     ContrastiveClassifier,
     ProjectionDiscriminator,
     conditions,

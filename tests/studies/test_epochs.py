@@ -5,8 +5,8 @@ import torch
 from scipy import stats
 
 from gradcam_gan.explaining.cam import explain
-from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measures
-from gradcam_gan.run_explainer import ALL_READINGS, Reading
+from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measure
+from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.epochs import (
     best_epochs,
     change_between,
@@ -20,6 +20,7 @@ from gradcam_gan.studies.epochs import (
     off_digit_shares,
     select,
 )
+from gradcam_gan.studies.readings import ALL_READINGS
 
 ONE = Reading("gradcam", "reference", "real")
 OTHER = Reading("hirescam", "running", "fake")
@@ -50,7 +51,7 @@ class TestMeasureEpochs:
         found = select(table[table["epoch"] == 2], variant)
         assert found["image"].tolist() == [0, 1, 2, 3, 4]
         pd.testing.assert_frame_equal(
-            found[list(COLUMNS)].reset_index(drop=True), measures(maps, digits[:5]), rtol=1e-6
+            found[list(COLUMNS)].reset_index(drop=True), measure(maps, digit_mask(digits[:5])), rtol=1e-6
         )
         logits = discriminator(digits[:5] / 127.5 - 1).detach().numpy()
         np.testing.assert_allclose(found["logit"], logits, rtol=1e-4, atol=1e-5)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explaining.cam import explain, logits
-from gradcam_gan.explaining.measures import coverage, measures
-from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, RunExplainer
+from gradcam_gan.explaining.cam import explain
+from gradcam_gan.explaining.measures import coverage, digit_mask, measure
+from gradcam_gan.run_explainer import METHODS, STATISTICS, RunExplainer
 from gradcam_gan.scoring.evaluator import load_classifier
 from gradcam_gan.studies import pruning as pruning_module
 from gradcam_gan.studies.arms import Pruning
@@ -36,6 +36,7 @@ from gradcam_gan.studies.pruning import (
     scoring_epoch,
     select,
 )
+from gradcam_gan.studies.readings import EVIDENCES
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import training_images
 
@@ -151,7 +152,7 @@ class TestCoverage:
         blank = torch.zeros(7, 1, 6, 9, dtype=torch.uint8)
         got = coverage(maps, tau=tau, normalisation=normalisation)
         assert got.dtype == torch.float64
-        column = measures(maps, blank, tau=tau, normalisation=normalisation)["coverage"]
+        column = measure(maps, digit_mask(blank), tau=tau, normalisation=normalisation)["coverage"]
         assert got.tolist() == column.tolist()
         assert got.tolist() == [important_share(one.numpy(), normalisation, tau) for one in maps]
 
@@ -248,7 +249,7 @@ class TestCoverageScores:
 def plain_lifts(explainer, images, reference, epoch, method, kind, evidence):
     """Focus lift of every image at one epoch; a map without any evidence is at chance."""
     maps = plain_maps(explainer, images, reference, epoch, method, kind, evidence)
-    table = measures(torch.from_numpy(maps), images)
+    table = measure(torch.from_numpy(maps), digit_mask(images))
     return table["focus_lift"].where(~table["all_zero"], 1.0).to_numpy()
 
 
@@ -369,7 +370,7 @@ def test_diagnosis_is_the_mean_and_deviation_of_the_logits_over_the_trained_epoc
     for epoch in (1, 2, 3):
         with torch.no_grad():
             network = with_statistics(explainer.run, epoch, kind, reference)
-            by_epoch.append(logits(network, to_model_range(images.images)).double().numpy())
+            by_epoch.append(network(to_model_range(images.images)).detach().double().numpy())
     by_epoch = np.array(by_epoch)
     expected = [np.mean(one) + np.sqrt(np.mean((one - np.mean(one)) ** 2)) for one in by_epoch.T]
     got = diagnosis(explainer, images.images, rule(statistics=kind))

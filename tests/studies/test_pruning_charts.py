@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from gradcam_gan.run_explainer import ALL_READINGS
 from gradcam_gan.studies import style
 from gradcam_gan.studies.arms import differences
 from gradcam_gan.studies.claims import READINGS
 from gradcam_gan.studies.focus_and_quality import rank_correlations
+from gradcam_gan.studies.readings import ALL_READINGS
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gradcam_gan.run_explainer import ALL_READINGS, EVIDENCES, Reading
+from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies import paths, style
 from gradcam_gan.studies.claims import READINGS
 from gradcam_gan.studies.epochs import (
@@ -26,6 +26,7 @@ from gradcam_gan.studies.epochs import (
 )
 from gradcam_gan.studies.panels import Panel, evidence_panel, probe_panel, variant_panel
 from gradcam_gan.studies.profile import Study
+from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES
 from gradcam_gan.studies.results import save_figure, save_table
 from gradcam_gan.studies.slider import epoch_slider
 
