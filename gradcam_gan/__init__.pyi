@@ -10,7 +10,8 @@ from .explaining.batchnorm import real_fake_accuracy as real_fake_accuracy
 from .explaining.cam import explain as explain
 from .explaining.measures import digit_mask as digit_mask
 from .explaining.measures import map_change as map_change
-from .explaining.measures import measures as measures
+from .explaining.measures import measure as measure
+from .explaining.targets import class_logit as class_logit
 from .intervals import Interval as Interval
 from .intervals import bootstrap_interval as bootstrap_interval
 from .intervals import interval_over_seeds as interval_over_seeds

@@ -36,6 +36,7 @@ _SMALLEST, _LARGEST = 8, 1024  # pixels a side
 _CHUNK = 1000  # images resized at a time: 16 MB of floats at 64x64
 _SILENCE = 5.0  # seconds that a download may stand still; torchvision itself would wait for ever
 _GREY_MODES = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"}  # Pillow's names
+FARTHEST_NOISE = 10.0  # standard deviations
 RANGE_TOLERANCE = 1e-3  # interpolating images in [-1, 1] may leave the range by rounding
 _HELD_OUT_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -110,12 +111,14 @@ def to_model_range(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(127.5).sub_(1.0)
 
 
-def check_images(images: Tensor, name: str = "images") -> None:
+def check_images(images: Tensor, name: str = "images", *, noise: float = 0.0) -> None:
     """Refuse what is no batch of images, before any work.
 
     Args:
         images: to be (N, C, H, W) with N > 0, uint8, or floating point in [-1, 1].
         name: what the caller calls them.
+        noise: standard deviation of the Gaussian noise that was added to them: they may step over [-1, 1] by ten of
+            it, farther than any draw goes.
 
     Raises:
         InputError: another type, dtype, shape or value range, or NaN.
@@ -135,11 +138,12 @@ def check_images(images: Tensor, name: str = "images") -> None:
         raise InputError(
             f"{name} has dtype {images.dtype}; give uint8 in 0..255 or floating point in [-1, 1]"
         )
+    limit = 1 + FARTHEST_NOISE * noise
     low, high = torch.stack(images.detach().aminmax()).tolist()
-    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):  # also NaN
+    if not (low >= -limit - RANGE_TOLERANCE and high <= limit + RANGE_TOLERANCE):  # also NaN
         raise InputError(
-            f"{name} has values from {low:g} to {high:g}; floating point must be finite and in [-1, 1] "
-            "(uint8 in 0..255 is scaled for you)"
+            f"{name} has values from {low:g} to {high:g}; floating point must be finite and in "
+            f"[{-limit:g}, {limit:g}] (uint8 in 0..255 is scaled for you)"
         )
 
 

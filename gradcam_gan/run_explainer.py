@@ -17,23 +17,20 @@ from torch import Tensor, nn
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.batches import Conditions
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explaining.cam import Conditions, Evidence, Method, evidence_maps, signed_maps
-from gradcam_gan.explaining.measures import measures
-from gradcam_gan.models.conditional import (
-    ClassLogit,
-    Diffused,
-    conditions,
-)
-from gradcam_gan.models.contrastive import ContrastiveClassifier
+from gradcam_gan.explaining.cam import Evidence, Explained, evidence_maps, signed_maps
+from gradcam_gan.explaining.measures import digit_mask, measure
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.explaining.targets import class_logit, real
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.training.runs import Run
+from gradcam_gan.validation import choose
 
 Statistics = Literal["reference", "running", "batch"]
 Network = Literal["discriminator", "classifier"]
-DiffusedNetwork = Discriminator | ClassLogit
-METHOD_NAMES: dict[Method, str] = {"gradcam": "Grad-CAM", "hirescam": "HiResCAM"}
+STATISTICS: tuple[Statistics, ...] = ("running", "reference")
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
 
@@ -43,25 +40,19 @@ class Reading:
     """One way to explain a discriminator: the paper's unstated choices, stated.
 
     Attributes:
-        method: ``gradcam`` or ``hirescam``.
+        method: a name in ``METHODS``.
         statistics: of BatchNorm: ``running`` (as trained; what pytorch-grad-cam shows), ``reference``
             (recomputed on real images, see ``calibrate``) or ``batch`` (of the batch explained).
         evidence: ``real`` or ``fake``.
     """
 
-    method: Method = "gradcam"
+    method: str = "gradcam"
     statistics: Statistics = "reference"
     evidence: Evidence = "real"
 
     def __str__(self) -> str:
         """Such as ``Grad-CAM, reference, real``."""
-        return f"{METHOD_NAMES[self.method]}, {self.statistics}, {self.evidence}"
-
-
-METHODS: tuple[Method, ...] = ("gradcam", "hirescam")
-STATISTICS: tuple[Statistics, ...] = ("running", "reference")
-EVIDENCES: tuple[Evidence, ...] = ("real", "fake")
-ALL_READINGS = tuple(Reading(*choice) for choice in product(METHODS, STATISTICS, EVIDENCES))
+        return f"{METHODS[self.method].label}, {self.statistics}, {self.evidence}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class ExplainedRun:
     run: Run
     images: Tensor
     epochs: Sequence[int]
-    signed: Mapping[tuple[int, Statistics, Method], Tensor]
+    signed: Mapping[tuple[int, Statistics, str], Tensor]
     logits: Mapping[tuple[int, Statistics], Tensor]
 
     def at(self, epochs: Sequence[int]) -> "ExplainedRun":
@@ -98,9 +89,9 @@ class ExplainedRun:
         """Where each map puts its weight: a row per epoch, reading and image.
 
         Columns: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``, ``evidence``, ``image`` (index),
-        ``logit`` and those of ``measures``.
+        ``logit`` and those of ``measure``, whose mask is the digit.
         """
-        config, tables = self.run.config, []
+        config, mask, tables = self.run.config, digit_mask(self.images), []
         order = list(dict.fromkeys(reading.statistics for reading in readings))
         for epoch in self.epochs:
             for reading in sorted(readings, key=lambda reading: order.index(reading.statistics)):
@@ -108,9 +99,7 @@ class ExplainedRun:
                 maps = evidence_maps(signed, reading.evidence, self.images.shape[2:])
                 keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(reading)}
                 logits = self.logits[epoch, reading.statistics].numpy()
-                tables.append(
-                    measures(maps, self.images).assign(**keys, image=np.arange(len(maps)), logit=logits)
-                )
+                tables.append(measure(maps, mask).assign(**keys, image=np.arange(len(maps)), logit=logits))
         table = pd.concat(tables, ignore_index=True)
         first = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image", "logit"]
         return table[[*first, *(column for column in table if column not in first)]]
@@ -156,26 +145,26 @@ class RunExplainer:
         reference_labels: Tensor | None = None,
         network: Network = "discriminator",
     ) -> None:
-        if network not in get_args(Network):
-            raise InputError(f"network={network!r} is unknown; choose one of {', '.join(get_args(Network))}")
+        choose("network", network, get_args(Network))
         self.run = run
         self.device = torch.device(device)
         self.network = network
         self._reference = reference.to(self.device)
         self._reference_labels = reference_labels
-        self._explained: dict[tuple[int, Statistics], nn.Module] = {}
+        self._networks: dict[tuple[int, Statistics], nn.Module] = {}
 
     def explained(self, epoch: int, statistics: Statistics) -> nn.Module:
         """The network after that many epochs under one kind of BatchNorm statistics, in eval mode."""
         key = (epoch, statistics)
-        if key not in self._explained:
-            trained = self._trained(epoch)
+        if key not in self._networks:
+            load = self.run.classifier if self.network == "classifier" else self.run.discriminator
+            trained = load(epoch, self.device)
             if statistics == "reference":
                 trained = self._calibrated(trained, epoch)
             elif statistics == "batch":
                 trained = batch_statistics(trained)
-            self._explained[key] = trained
-        return self._explained[key]
+            self._networks[key] = trained
+        return self._networks[key]
 
     def diffused(self, images: Tensor, epoch: int, time: int) -> Tensor:
         """What the network sees of images at one time: y_t, always with the same noise.
@@ -203,33 +192,24 @@ class RunExplainer:
         images: Tensor,
         epoch: int,
         statistics: Statistics,
-        methods: Sequence[Method] = METHODS,
+        methods: Sequence[str] = tuple(METHODS),
         layer: str = "block3",
         *,
         labels: Tensor | None = None,
         time: int = 0,
-    ) -> tuple[dict[Method, Tensor], Tensor]:
-        """Signed maps (N, h, w) by method, and logits (N,), in one pass (see ``explain.signed_maps``).
-
-        Args:
-            images: uint8 (N, C, H, W), undiffused.
-            epoch: of the run.
-            statistics: of BatchNorm.
-            methods: which.
-            layer: which.
-            labels: the class (N,) that the network is told of each image; not used by one that is told none.
-            time: t; the images are diffused to it first (``diffused``).
-
-        Raises:
-            InputError: classes that are missing or out of range, a time that the network did not see.
-        """
+    ) -> Explained:
+        """Signed maps by method, and scores, in one pass (see ``signed_maps``), of one epoch; else as ``explain``."""
         state = self._state(epoch, time) if time else None
-        network, told = self.explained(epoch, statistics), self._told(labels, len(images), time)
-        if state is not None:
-            network = Diffused(cast(DiffusedNetwork, network), state.horizon, state.sigma)
-            told = {"times": torch.full((len(images),), time), "noise": _noise(images.shape), **told}
+        network = self.explained(epoch, statistics)
         return signed_maps(
-            network, images.to(self.device), methods, layer=layer, batch_size=BATCH, conditions=told
+            network,
+            (images if state is None else self.diffused(images, epoch, time)).to(self.device),
+            methods,
+            target=class_logit(self._classes(labels, len(images))) if self.network == "classifier" else real,
+            layer=layer,
+            conditions=self._told(network, labels, torch.full((len(images),), time)),
+            batch_size=BATCH,
+            noise=0.0 if state is None else state.sigma,
         )
 
     def explain(
@@ -238,7 +218,7 @@ class RunExplainer:
         epochs: Sequence[int] | None = None,
         *,
         statistics: Sequence[Statistics] = STATISTICS,
-        methods: Sequence[Method] = METHODS,
+        methods: Sequence[str] = tuple(METHODS),
         layer: str = "block3",
         labels: Tensor | None = None,
         time: int = 0,
@@ -249,13 +229,14 @@ class RunExplainer:
             images: uint8 (N, C, H, W), undiffused.
             epochs: which, by default all that are saved, the untrained epoch 0 among them.
             statistics: of BatchNorm.
-            methods: which.
+            methods: names in ``METHODS``.
             layer: which.
-            labels: as for ``signed``.
-            time: as for ``signed``.
+            labels: the class (N,) that the network is told of each image, or whose logit is explained; not used by a
+                discriminator that is told none.
+            time: t; the images are diffused to it first (``diffused``).
 
         Raises:
-            InputError: as ``signed``.
+            InputError: classes that are missing or out of range, a time that the network did not see.
         """
         epochs = self.run.epochs if epochs is None else list(epochs)
         signed, logits = {}, {}
@@ -265,69 +246,37 @@ class RunExplainer:
             logits[epoch, kind] = scores.cpu()
         return ExplainedRun(self.run, images.cpu(), epochs, signed, logits)
 
-    def maps(
-        self,
-        images: Tensor,
-        epochs: Sequence[int],
-        variant: Reading,
-        *,
-        upsample: bool = True,
-        labels: Tensor | None = None,
-        time: int = 0,
-    ) -> Tensor:
-        """Unnormalised maps of the same images at several epochs.
-
-        Args:
-            images: uint8 (N, C, H, W).
-            epochs: E epochs.
-            variant: how to explain.
-            upsample: give maps of the images' size; otherwise the layer's own.
-            labels: as for ``signed``.
-            time: as for ``signed``.
-
-        Returns:
-            (E, N, H, W), or (E, N, h, w) without upsampling, on the CPU, in units of the logit.
-        """
-        size = images.shape[2:] if upsample else None
-        signed = [
-            self.signed(images, epoch, variant.statistics, [variant.method], labels=labels, time=time)[0]
-            for epoch in epochs
-        ]
-        return torch.stack(
-            [evidence_maps(maps[variant.method], variant.evidence, size).cpu() for maps in signed]
-        )
-
-    def _trained(self, epoch: int) -> nn.Module:
-        if self.network == "classifier":
-            return ClassLogit(cast(ContrastiveClassifier, self.run.classifier(epoch, self.device)))
-        return self.run.discriminator(epoch, self.device)
-
     def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
         """Reference statistics, of images diffused as in training where the network saw such."""
-        count, state = len(self._reference), self.run.diffusion(epoch, self.network)
-        told = self._told(self._reference_labels, count, name="reference_labels")
-        if state is None:
-            return calibrate(trained, self._reference, conditions=told)
-        times, noise = times_and_noise(
-            state.times, self._reference.shape, torch.Generator().manual_seed(NOISE_SEED)
-        )
-        told = {**told, "times": times, "noise": noise}
-        diffused = Diffused(cast(DiffusedNetwork, trained), state.horizon, state.sigma)
-        return cast(Diffused, calibrate(diffused, self._reference, conditions=told)).network
+        images, state = self._reference, self.run.diffusion(epoch, self.network)
+        times, sigma = torch.zeros(len(images), dtype=torch.int64), 0.0
+        if state is not None:
+            generator = torch.Generator().manual_seed(NOISE_SEED)
+            times, noise = times_and_noise(state.times, images.shape, generator)
+            images, sigma = to_model_range(images.cpu()), state.sigma
+            images = diffuse(images, times, state.horizon, sigma, noise)
+        told = self._told(trained, self._reference_labels, times, "reference_labels")
+        return calibrate(trained, images, conditions=told, noise=sigma)
 
-    def _told(self, labels: Tensor | None, count: int, time: int = 0, name: str = "labels") -> Conditions:
-        """What the network takes beside images: classes, times."""
-        model = self.run.config.model
-        if self.network == "discriminator" and (model is None or not model.conditional):
-            return conditions(model, torch.zeros(count, dtype=torch.int64), time)
+    def _told(
+        self, network: nn.Module, labels: Tensor | None, times: Tensor, name: str = "labels"
+    ) -> Conditions:
+        """What the network takes beside images: classes, and the times (N,) of a diffusion."""
+        if self.network == "classifier":
+            return {}
+        discriminator = cast(Discriminator, network)
+        told = self._classes(labels, len(times), name) if discriminator.classes else torch.zeros_like(times)
+        return discriminator.conditions(told, times)
+
+    def _classes(self, labels: Tensor | None, count: int, name: str = "labels") -> Tensor:
+        """Labels (N,) as given, if they can be the classes of so many images."""
         if labels is None or labels.shape != (count,) or labels.is_floating_point():
             given = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
             raise InputError(
                 f"the {self.network} of {self.run.path} is told the class of each image: {name} must be {count} whole "
                 f"numbers, got {given}"
             )
-        labels = labels.long()
-        return {"labels": labels} if self.network == "classifier" else conditions(model, labels, time)
+        return labels.long()
 
     def _state(self, epoch: int, time: int) -> DiffusionState | None:
         """The network's diffusion, if it saw that time."""

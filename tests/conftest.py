@@ -11,7 +11,8 @@ from helpers import randomised, tiny
 
 from gradcam_gan.data import load_images
 from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
-from gradcam_gan.run_explainer import ALL_READINGS, RunExplainer
+from gradcam_gan.run_explainer import RunExplainer
+from gradcam_gan.studies.readings import ALL_READINGS
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import train

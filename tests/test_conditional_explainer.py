@@ -18,7 +18,7 @@ from gradcam_gan.data import load_images
 from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
 from gradcam_gan.explaining.cam import explain, signed_maps
-from gradcam_gan.explaining.measures import measures
+from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.run_explainer import NOISE_SEED, Reading, RunExplainer
 from gradcam_gan.training import files
 
@@ -193,7 +193,7 @@ class TestEveryNetwork:
         torch.testing.assert_close(explained.maps(reading)[0], maps, **CLOSE)
         # the counts of tied or near pixels move with rounding
         columns = ["focus_lift", "border_lift", "entropy", "all_zero", "mask_area"]
-        pd.testing.assert_frame_equal(found[columns], measures(maps, images)[columns], rtol=2e-3)
+        pd.testing.assert_frame_equal(found[columns], measure(maps, digit_mask(images))[columns], rtol=2e-3)
         np.testing.assert_allclose(found["logit"], network(None).detach(), rtol=1e-3, atol=1e-6)
 
 

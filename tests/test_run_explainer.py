@@ -7,8 +7,9 @@ import torch
 
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
 from gradcam_gan.explaining.cam import explain
-from gradcam_gan.explaining.measures import COLUMNS, measures
-from gradcam_gan.run_explainer import ALL_READINGS, Reading, RunExplainer
+from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measure
+from gradcam_gan.run_explainer import Reading, RunExplainer
+from gradcam_gan.studies.readings import ALL_READINGS
 
 REFERENCE = slice(500, 532)
 
@@ -117,7 +118,7 @@ class TestExplainedRun:
         maps = explain(discriminator, digits[:5], method=reading.method, evidence=reading.evidence)
         found = explained.at([2]).measures([reading])
         assert found["image"].tolist() == [0, 1, 2, 3, 4]
-        pd.testing.assert_frame_equal(found[list(COLUMNS)], measures(maps, digits[:5]), rtol=1e-6)
+        pd.testing.assert_frame_equal(found[list(COLUMNS)], measure(maps, digit_mask(digits[:5])), rtol=1e-6)
         logits = discriminator(digits[:5] / 127.5 - 1).detach().numpy()
         np.testing.assert_allclose(found["logit"], logits, rtol=1e-4, atol=1e-5)
 

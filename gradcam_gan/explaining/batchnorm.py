@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.cam import Conditions, evaluating, logits, model_batches, with_fast_layout
+from gradcam_gan.explaining.batches import Conditions, batches, evaluating
 
 
 def calibrate(
@@ -24,6 +24,7 @@ def calibrate(
     *,
     batch_size: int = 256,
     conditions: Conditions | None = None,
+    noise: float = 0.0,
 ) -> nn.Module:
     """A copy in eval mode whose BatchNorm running statistics are those of a reference set.
 
@@ -32,10 +33,11 @@ def calibrate(
     layer normalises with the statistics of the batch, as in training.
 
     Args:
-        discriminator: left as it is. Without BatchNorm the copy is a plain one.
+        discriminator: or any network; left as it is. Without BatchNorm the copy is a plain one.
         reference_images: (N, C, H, W) with N > 1, uint8 or floating point in [-1, 1].
         batch_size: the most images in a batch; larger comes closer to the statistics of the whole set.
         conditions: of the reference images, as for ``explain``.
+        noise: as for ``signed_maps``.
 
     Returns:
         The copy; layers without running statistics (``track_running_stats=False``) have them too.
@@ -43,7 +45,7 @@ def calibrate(
     Raises:
         InputError: fewer than two images, images that cannot be used, or batch_size below 2.
     """
-    check_images(reference_images, "reference_images")
+    check_images(reference_images, "reference_images", noise=noise)
     if len(reference_images) < 2 or batch_size < 2:
         raise InputError(
             f"reference_images has {len(reference_images)} images and batch_size={batch_size}; "
@@ -51,18 +53,15 @@ def calibrate(
         )
     calibrated = _copy(discriminator)
     layers = [module for module in calibrated.modules() if isinstance(module, BatchNorm)]
-    device = next(calibrated.parameters(), torch.empty(0)).device
-
-    def run(layout: torch.memory_format) -> None:
+    if layers:
+        parts = batches(calibrated, reference_images, batch_size, conditions, noised=noise > 0)
+        device = next(calibrated.parameters(), torch.empty(0)).device
+        momenta = [layer.momentum for layer in layers]
         for layer in layers:
             _track_cumulative(layer, device)
-        for batch, told in model_batches(calibrated, reference_images, batch_size, layout, conditions):
-            logits(calibrated, batch, told)
-
-    if layers:
-        momenta = [layer.momentum for layer in layers]
         with torch.no_grad():
-            with_fast_layout(run)
+            for batch in parts:
+                batch.output(calibrated)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.training = False
@@ -135,13 +134,9 @@ def _share_called_real(
     discriminator: nn.Module, images: Tensor, batch_size: int, conditions: Conditions | None
 ) -> Tensor:
     """Share of images whose logit is above 0, a scalar on the discriminator's device."""
-
-    def run(layout: torch.memory_format) -> Tensor:
-        batches = model_batches(discriminator, images, batch_size, layout, conditions)
-        return torch.cat([logits(discriminator, batch, told) for batch, told in batches])
-
     with torch.no_grad(), evaluating(discriminator):
-        return (with_fast_layout(run) > 0).float().mean()
+        parts = batches(discriminator, images, batch_size, conditions)
+        return (torch.cat([batch.scores(discriminator) for batch in parts]) > 0).float().mean()
 
 
 def _copy(discriminator: nn.Module) -> nn.Module:

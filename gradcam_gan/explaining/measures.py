@@ -3,11 +3,11 @@
 Every measure reads the positive part of a map, max(map, 0): negative values are evidence for the other answer
 and are measured by passing the negated map. All but a fixed-scale coverage are free of the map's scale.
 
-A stroke mask is no ground truth, since background may be real evidence: read a measure beside the same one
-for an untrained discriminator and for the raw image used as its own heatmap.
+A mask says where the truth is looked for. Strokes (``digit_mask``) are no ground truth, since background may be real
+evidence: read a measure beside the same one for an untrained discriminator and for the raw image used as its own
+heatmap. A mask of what was planted in the images is one.
 """
 
-import difflib
 import math
 from typing import Literal
 
@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.data import to_model_range
+from gradcam_gan.data import check_images, to_model_range
 from gradcam_gan.errors import InputError
+from gradcam_gan.validation import choose
 
 Normalisation = Literal["max", "min-max"] | float
 COLUMNS = (
@@ -36,13 +37,12 @@ CHUNK_PIXELS = {"cpu": 2**18}
 CHUNK_PIXELS_ELSEWHERE = 2**24
 
 
-def measures(
+def measure(
     maps: Tensor,
-    images: Tensor,
+    mask: Tensor,
     *,
     tau: float = 0.5,
     normalisation: Normalisation = "max",
-    mask_threshold: float = MASK_THRESHOLD,
     border: int | None = None,
 ) -> pd.DataFrame:
     """Measure where each heatmap puts its weight, one row per image.
@@ -52,24 +52,23 @@ def measures(
     - ``coverage``: share of pixels with normalised v >= tau, 0..1; 0 for an all-zero map. The paper's
       "70 % or more of the map" (section 5) reads ``coverage >= 0.7``, and means nothing until ``tau`` and
       ``normalisation`` are fixed.
-    - ``focus``: sum of v inside the digit / E, 0..1.
+    - ``focus``: sum of v inside the mask / E, 0..1.
     - ``focus_lift``: focus / mask_area; 1 is chance, 1 / mask_area is perfect.
-    - ``rank_accuracy``: share of the K highest pixels that lie in the digit, K being the digit's size, 0..1.
+    - ``rank_accuracy``: share of the K highest pixels that lie in the mask, K being the mask's size, 0..1.
       Ties count with their expected value under random tie breaking, so a constant map scores mask_area.
     - ``border_lift``: share of E in the outer ring / the ring's share of the area; 1 is chance.
     - ``entropy``: Shannon entropy of v / E over log(H W); 0 is a single pixel, 1 a uniform map.
     - ``all_zero``: True where v is zero everywhere.
-    - ``mask_area``: the digit's share of the image, 0..1.
+    - ``mask_area``: the mask's share of the image, 0..1.
 
     NaN stands for "undefined": focus, focus_lift, border_lift and entropy of an all-zero map; focus,
     focus_lift and rank_accuracy where the mask is empty or the whole image.
 
     Args:
         maps: raw heatmaps, float (N, H, W), any scale, may be signed; H and W at least 3.
-        images: the images explained, (N, C, H, W), uint8 in 0..255 or float in [-1, 1].
+        mask: bool (N, H, W), the pixels that a map should point at, such as ``digit_mask(images)``; on any device.
         tau: threshold on the normalised map, above 0 and up to 1.
         normalisation: as in ``normalise``; decides ``coverage`` alone.
-        mask_threshold: as in ``digit_mask``.
         border: width of the outer ring in pixels; by default 1/16 of the shorter side, at least 1.
 
     Returns:
@@ -79,19 +78,17 @@ def measures(
         InputError: shapes that do not match, maps that are not finite floats, or an option out of range.
     """
     _check_maps(maps, "maps")
-    _check_images(images)
-    if len(images) != len(maps) or images.shape[2:] != maps.shape[1:]:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != maps.shape:
+        given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(
-            f"maps {tuple(maps.shape)} and images {tuple(images.shape)} do not belong together: "
-            "N, H and W must be equal; resize the maps to the images"
+            f"mask is {given}; give bool {tuple(maps.shape)}, as the maps: digit_mask(images) makes one of the images"
         )
     _check_normalisation(normalisation)
-    _check_threshold(mask_threshold)
     _check_tau(tau)
     ring = _ring(maps.shape[1], maps.shape[2], border).to(maps.device)
     parts = [
-        _tallies(some_maps, _mask(some_images.to(maps.device), mask_threshold), ring, tau, normalisation)
-        for some_maps, some_images in zip(_chunks(maps), _chunks(images, like=maps), strict=True)
+        _tallies(some_maps, some_mask.to(maps.device), ring, tau, normalisation)
+        for some_maps, some_mask in zip(_chunks(maps), _chunks(mask, like=maps), strict=True)
     ]
     tallies = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _ratios(tallies, pixels=ring.numel(), ring_pixels=int(ring.sum()))
@@ -110,9 +107,13 @@ def digit_mask(images: Tensor, threshold: float = MASK_THRESHOLD) -> Tensor:
     Raises:
         InputError: another shape, type or range of images, or a threshold out of range.
     """
-    _check_images(images)
-    _check_threshold(threshold)
-    return _mask(images, threshold)
+    check_images(images)
+    if not -1 <= threshold < 1:
+        raise InputError(
+            f"mask threshold={threshold} must lie in [-1, 1), the scale of the model's images (0 is mid-grey)"
+        )
+    brightest = images.amax(1)
+    return (to_model_range(brightest) if brightest.dtype == torch.uint8 else brightest) > threshold
 
 
 def normalise(maps: Tensor, normalisation: Normalisation) -> Tensor:
@@ -147,7 +148,7 @@ def coverage(maps: Tensor, *, tau: float = 0.5, normalisation: Normalisation = "
         (N,) float64 in 0..1, on the CPU; 0 for an all-zero map.
 
     Raises:
-        InputError: as ``measures``.
+        InputError: as ``measure``.
     """
     _check_maps(maps, "maps")
     _check_normalisation(normalisation)
@@ -206,8 +207,8 @@ def _tallies(
     inside = mask.flatten(1)
     # sums run over v / max(v): no scale of the maps can overflow or vanish, and v log v stays accurate
     share_of_peak = _normalised(heat, "max")
-    digit_pixels = inside.sum(1)
-    threshold = _kth_largest(heat, digit_pixels)
+    mask_pixels = inside.sum(1)
+    threshold = _kth_largest(heat, mask_pixels)
     above, tied = heat > threshold, heat == threshold
     tallies = {
         "covered": _covered(heat, tau, normalisation),
@@ -215,7 +216,7 @@ def _tallies(
         "energy_inside": (share_of_peak * inside).sum(1),
         "energy_ring": (share_of_peak * ring.flatten()).sum(1),
         "plogp": torch.special.entr(share_of_peak).sum(1),
-        "digit": digit_pixels,
+        "masked": mask_pixels,
         "above": above.sum(1),
         "tied": tied.sum(1),
         "above_inside": (above & inside).sum(1),
@@ -227,14 +228,14 @@ def _tallies(
 
 
 def _ratios(tallies: dict[str, np.ndarray], pixels: int, ring_pixels: int) -> pd.DataFrame:
-    """The measures from the sums: formulas as in ``measures``."""
-    energy, digit = tallies["energy"], tallies["digit"]
+    """The measures from the sums: formulas as in ``measure``."""
+    energy, masked = tallies["energy"], tallies["masked"]
     # NaN as divisor marks what is undefined and spreads to all that rests on it
     energy = np.where(energy > 0, energy, math.nan)
-    told_apart = np.where((digit > 0) & (digit < pixels), digit, math.nan)
+    told_apart = np.where((masked > 0) & (masked < pixels), masked, math.nan)
     focus = tallies["energy_inside"] / energy * told_apart / told_apart
     # of the tied pixels, as many as still fit in the top K are drawn at random
-    drawn = (digit - tallies["above"]) / tallies["tied"]
+    drawn = (masked - tallies["above"]) / tallies["tied"]
     hits = tallies["above_inside"] + tallies["tied_inside"] * drawn
     # with p = u / E: -sum(p log p) = log E - sum(u log u) / E
     entropy = np.log(energy) + tallies["plogp"] / energy
@@ -246,7 +247,7 @@ def _ratios(tallies: dict[str, np.ndarray], pixels: int, ring_pixels: int) -> pd
         "border_lift": tallies["energy_ring"] / energy * pixels / ring_pixels,
         "entropy": np.clip(entropy / math.log(pixels), 0, 1),  # rounding may step over
         "all_zero": np.isnan(energy),
-        "mask_area": digit / pixels,
+        "mask_area": masked / pixels,
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
 
@@ -270,11 +271,6 @@ def _normalised(heat: Tensor, normalisation: Normalisation) -> Tensor:
         heat = heat - heat.amin(axes, keepdim=True)
     peak = heat.amax(axes, keepdim=True)
     return heat / torch.where(peak > 0, peak, 1)
-
-
-def _mask(images: Tensor, threshold: float) -> Tensor:
-    brightest = images.amax(1)
-    return (to_model_range(brightest) if brightest.dtype == torch.uint8 else brightest) > threshold
 
 
 def _ring(height: int, width: int, border: int | None) -> Tensor:
@@ -319,45 +315,13 @@ def _check_maps(maps: Tensor, name: str) -> None:
         )
 
 
-def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(
-            f"images must be a tensor of uint8 (0..255) or float ([-1, 1]), got {kind}; convert them"
-        )
-    if images.ndim != 4 or images.shape[1] < 1:
-        raise InputError(
-            f"images must have shape (N, C, H, W), got {tuple(images.shape)}; add channels with unsqueeze(1)"
-        )
-    if images.is_floating_point() and images.numel():
-        low, high = (float(extreme) for extreme in images.detach().aminmax())
-        if not (low >= -1.001 and high <= 1.001):  # low precision may round past the ends
-            raise InputError(
-                f"images of type float must lie in [-1, 1], got {low:g} to {high:g}; "
-                "scale them with networks.to_model_range"
-            )
-
-
 def _check_normalisation(normalisation: Normalisation) -> None:
     if isinstance(normalisation, str):
-        if normalisation in ("max", "min-max"):
-            return
-        near = difflib.get_close_matches(normalisation, ("max", "min-max"), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-    else:
-        if not isinstance(normalisation, bool) and 0 < normalisation < math.inf:
-            return
-        hint = ""
-    raise InputError(f"normalisation={normalisation!r} must be 'max', 'min-max' or a positive number{hint}")
+        choose("normalisation", normalisation, ("max", "min-max"))
+    elif isinstance(normalisation, bool) or not 0 < normalisation < math.inf:
+        raise InputError(f"normalisation={normalisation!r} must be 'max', 'min-max' or a positive number")
 
 
 def _check_tau(tau: float) -> None:
     if not 0 < tau <= 1:
         raise InputError(f"tau={tau} must be above 0 and at most 1: it is a share of the normalised map")
-
-
-def _check_threshold(threshold: float) -> None:
-    if not -1 <= threshold < 1:
-        raise InputError(
-            f"mask threshold={threshold} must lie in [-1, 1), the scale of the model's images (0 is mid-grey)"
-        )

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gradcam_gan import torchvision_compat  # noqa: F401 - before torchmetrics, which imports torchvision
 from gradcam_gan.data import ImageSet, check_images, data_hash
 from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.explaining.cam import evaluating
+from gradcam_gan.explaining.batches import evaluating
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for, resized
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig

@@ -17,18 +17,16 @@ judged by several measurements in the place of readings.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Literal
 
 import pandas as pd
 
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import EVIDENCES, STATISTICS, Reading
+from gradcam_gan.run_explainer import Reading
 
 Outcome = Literal["holds", "fails", "unclear", "no maps"]
 
 ENOUGH_SEEDS = 5  # a bootstrap over fewer is much too narrow (see ``bootstrap_interval``)
-READINGS = tuple(Reading("gradcam", *choice) for choice in product(STATISTICS, EVIDENCES))
 NOTHING = Interval(math.nan, math.nan, math.nan, 0)
 
 

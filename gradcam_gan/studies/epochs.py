@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from torch import Tensor
 
-from gradcam_gan.run_explainer import ALL_READINGS, Reading, RunExplainer
+from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO as MOSTLY_ZERO
 from gradcam_gan.studies.epoch_heatmaps.tables import clearness as clearness
+from gradcam_gan.studies.readings import ALL_READINGS
 
 
 def measure_epochs(

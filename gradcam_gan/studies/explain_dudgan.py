@@ -16,20 +16,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.cam import Method
 from gradcam_gan.explaining.measures import COLUMNS, map_change
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.intervals import interval_over_seeds
-from gradcam_gan.run_explainer import (
-    ALL_READINGS,
-    METHOD_NAMES,
-    ExplainedRun,
-    Reading,
-    RunExplainer,
-    Statistics,
-)
+from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import classes_to_draw, draw
 from gradcam_gan.studies.epochs import MOSTLY_ZERO
 from gradcam_gan.studies.panels import Panel, beside, panel
+from gradcam_gan.studies.readings import ALL_READINGS
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
 from gradcam_gan.training.runs import Run
 
@@ -136,7 +130,7 @@ def networks_panel(
     captions: Sequence[str],
     epoch: int,
     statistics: Statistics,
-    method: Method,
+    method: str,
 ) -> Panel:
     """D beside C on the same images, undiffused: D for “real” and “fake”, told the right and the next class; C.
 
@@ -213,7 +207,7 @@ def agreement(
     labels: Tensor,
     epoch: int,
     statistics: Statistics,
-    methods: Sequence[Method],
+    methods: Sequence[str],
 ) -> pd.DataFrame:
     """Do D and C look alike at the same image? Correlation of their signed maps at the layer's resolution.
 
@@ -265,7 +259,7 @@ def told_each_class(
     labels: Tensor,
     epoch: int,
     statistics: Statistics,
-    method: Method,
+    method: str,
 ) -> pd.DataFrame:
     """What changes when D is told another class of the same image?
 
@@ -413,7 +407,7 @@ def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
                     middle.index + 0.24 * (i - 0.5), middle, yerr=(middle - low, high - middle), fmt=marker, ms=3,
                     color=f"C{i}", mfc=filling, capsize=2, label=label,
                 )  # fmt: skip
-            axes.set_title(f"{source} images, {METHOD_NAMES[method]}")
+            axes.set_title(f"{source} images, {METHODS[method].label}")
             axes.set_xticks(range(len(class_names)), class_names)
         for axes in grid[:, 0]:
             axes.set_ylabel("correlation, D with C")

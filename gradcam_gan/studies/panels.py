@@ -8,15 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.run_explainer import (
-    ALL_READINGS,
-    EVIDENCES,
-    METHOD_NAMES,
-    METHODS,
-    STATISTICS,
-    ExplainedRun,
-    Reading,
-)
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.run_explainer import STATISTICS, ExplainedRun, Reading
+from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,6 @@ def every_reading(*explained: ExplainedRun) -> Panel:
         explained[0].images.repeat(len(columns), 1, 1, 1),
         torch.cat(maps, 1),
         [f"{evidence}, {epoch}" for evidence in EVIDENCES for epoch in explained[0].epochs],
-        [f"{one.run.config.padding}\n{METHOD_NAMES[method]}\n{kind}" for one, method, kind in columns],
+        [f"{one.run.config.padding}\n{METHODS[method].label}\n{kind}" for one, method, kind in columns],
         pd.concat([one.table(ALL_READINGS) for one in explained], ignore_index=True),
     )

@@ -23,10 +23,11 @@ from gradcam_gan.data import ImageSet
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.cam import Evidence, evidence_maps
 from gradcam_gan.explaining.measures import Normalisation, coverage
-from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, Reading, RunExplainer
+from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
 from gradcam_gan.studies.arms import Arm, Pruning
 from gradcam_gan.studies.epochs import clearness, measure_epochs
+from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES
 from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
@@ -252,7 +253,7 @@ def rule_grid(
     rows = []
     for statistics in STATISTICS:
         signed, _ = explainer.signed(images, epoch, statistics)
-        for method, evidence in product(METHODS, EVIDENCES):
+        for method, evidence in product(COMPARED_METHODS, EVIDENCES):
             keys = {
                 **asdict(Reading(method, statistics, evidence)),
                 "seed": explainer.run.config.seed,

@@ -7,16 +7,8 @@ import pytest
 from scipy import stats
 
 from gradcam_gan.intervals import Interval
-from gradcam_gan.studies.claims import (
-    NOTHING,
-    READINGS,
-    Claim,
-    Finding,
-    ledger,
-    outcome_of,
-    over_seeds,
-    within,
-)
+from gradcam_gan.studies.claims import NOTHING, Claim, Finding, ledger, outcome_of, over_seeds, within
+from gradcam_gan.studies.readings import READINGS
 
 
 def outcomes(claim):

@@ -15,10 +15,12 @@ from scipy import stats
 
 from gradcam_gan.data import load_images
 from gradcam_gan.explaining.measures import COLUMNS
-from gradcam_gan.run_explainer import ALL_READINGS, METHODS, Reading, RunExplainer
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import LATENT_SEED
 from gradcam_gan.studies import explain_dudgan as dudgan
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import ALL_READINGS
 from gradcam_gan.studies.style import GAP, heatmap_grid
 from gradcam_gan.training.loop import fixed_latents
 

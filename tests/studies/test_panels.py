@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 import torch
 
-from gradcam_gan.run_explainer import ALL_READINGS, EVIDENCES, Reading
+from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.panels import beside, every_reading, panel
+from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES
 
 BOTH = [Reading("gradcam", "running", evidence) for evidence in EVIDENCES]
 

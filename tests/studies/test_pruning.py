@@ -18,8 +18,9 @@ from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
 from gradcam_gan.explaining.cam import explain, logits
-from gradcam_gan.explaining.measures import coverage, measures
-from gradcam_gan.run_explainer import EVIDENCES, METHODS, STATISTICS, RunExplainer
+from gradcam_gan.explaining.measures import coverage
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.run_explainer import STATISTICS, RunExplainer
 from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.studies import pruning as pruning_module
 from gradcam_gan.studies.arms import Pruning
@@ -36,6 +37,7 @@ from gradcam_gan.studies.pruning import (
     scoring_epoch,
     select,
 )
+from gradcam_gan.studies.readings import EVIDENCES
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import training_images
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from gradcam_gan.run_explainer import ALL_READINGS
 from gradcam_gan.studies import style
 from gradcam_gan.studies.arms import differences
+from gradcam_gan.studies.readings import ALL_READINGS
 
 
 @pytest.fixture(autouse=True)

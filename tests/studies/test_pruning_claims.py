@@ -9,8 +9,9 @@ from scipy import stats
 
 from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.arms import MATCHINGS, differences
-from gradcam_gan.studies.claims import READINGS, judge_pruning, ledger
+from gradcam_gan.studies.claims import judge_pruning, ledger
 from gradcam_gan.studies.epoch_heatmaps.rules import judge_generator
+from gradcam_gan.studies.readings import READINGS
 
 RULE = Reading("gradcam", "running", "fake")
 COLUMNS = [

@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import assert_nothing_is_cut_off, draw, texts
 
-from gradcam_gan.run_explainer import EVIDENCES
 from gradcam_gan.studies import style
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import EVIDENCES
 
 
 def make_panel(rows=2, columns=3, channels=1, size=64):

@@ -10,7 +10,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradcam_gan.run_explainer import METHOD_NAMES, METHODS, STATISTICS, Reading
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch
 from gradcam_gan.studies.style import COLUMN, PAGE, STYLE, intervals, seed_lines
 
@@ -31,7 +32,7 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str,
             shown = summary[summary["evidence"] == evidence]
             for method, statistics in product(METHODS, STATISTICS):
                 curve = shown[(shown["method"] == method) & (shown["statistics"] == statistics)]
-                label = f"{METHOD_NAMES[method]}, {statistics}"
+                label = f"{METHODS[method].label}, {statistics}"
                 colour = colours[method]
                 axes.plot(
                     curve["epoch"],

@@ -10,17 +10,9 @@ import pandas as pd
 
 from gradcam_gan.intervals import Interval
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.studies.claims import (
-    ENOUGH_SEEDS,
-    NOTHING,
-    READINGS,
-    Claim,
-    Finding,
-    outcome_of,
-    over_seeds,
-    within,
-)
+from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, outcome_of, over_seeds, within
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch, clearness, select
+from gradcam_gan.studies.readings import READINGS
 
 CLEAREST_EPOCH = 15  # C1: of the epochs 5, 10, 15, 20, 25
 BEST_EPOCH = 18  # C2

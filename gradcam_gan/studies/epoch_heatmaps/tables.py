@@ -15,10 +15,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from gradcam_gan.explaining.measures import map_change, measures
+from gradcam_gan.explaining.measures import digit_mask, map_change, measure
 from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import ALL_READINGS, ExplainedRun, Reading
-from gradcam_gan.studies.claims import READINGS
+from gradcam_gan.run_explainer import ExplainedRun, Reading
+from gradcam_gan.studies.readings import ALL_READINGS, READINGS
 
 MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
 CONFIDENCE = 0.95  # of the best epoch's interval
@@ -96,7 +96,7 @@ def image_as_map(images: Tensor) -> float:
     Args:
         images: uint8 (N, C, H, W).
     """
-    return float(measures(images.float().amax(1), images)["focus_lift"].mean())
+    return float(measure(images.float().amax(1), digit_mask(images))["focus_lift"].mean())
 
 
 def focus_summary(table: pd.DataFrame) -> pd.DataFrame:

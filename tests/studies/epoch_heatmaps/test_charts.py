@@ -11,8 +11,7 @@ import torch
 from helpers import assert_nothing_is_cut_off, draw, legend_of, texts
 from PIL import Image
 
-from gradcam_gan.run_explainer import ALL_READINGS, EVIDENCES, Reading
-from gradcam_gan.studies.claims import READINGS
+from gradcam_gan.run_explainer import Reading
 from gradcam_gan.studies.epoch_heatmaps import charts
 from gradcam_gan.studies.epoch_heatmaps.slider import epoch_slider
 from gradcam_gan.studies.epoch_heatmaps.tables import (
@@ -23,6 +22,7 @@ from gradcam_gan.studies.epoch_heatmaps.tables import (
     select,
 )
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES, READINGS
 from gradcam_gan.studies.style import PAGE
 
 MARKS = {"C1": 15, "C2": 18}

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradcam_gan.studies.claims import READINGS
 from gradcam_gan.studies.epoch_heatmaps.rules import (
     SAME_MAP,
     judge_best_epoch,
@@ -20,6 +19,7 @@ from gradcam_gan.studies.epoch_heatmaps.tables import (
     rank_correlations,
     select,
 )
+from gradcam_gan.studies.readings import READINGS
 
 ROWS = [5, 10, 15, 20, 25]
 UP, DOWN, BOTH = [0.5, 0.6, 0.4, 0.55, 0.45], [-0.5, -0.6, -0.4, -0.55, -0.45], [0.6, -0.5, 0.1, 0.4, -0.3]

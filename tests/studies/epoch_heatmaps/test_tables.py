@@ -7,8 +7,7 @@ import torch
 from scipy import stats
 
 from gradcam_gan.explaining.measures import digit_mask
-from gradcam_gan.run_explainer import ALL_READINGS, ExplainedRun, Reading
-from gradcam_gan.studies.claims import READINGS
+from gradcam_gan.run_explainer import ExplainedRun, Reading
 from gradcam_gan.studies.epoch_heatmaps.tables import (
     best_epoch,
     best_epochs,
@@ -23,6 +22,7 @@ from gradcam_gan.studies.epoch_heatmaps.tables import (
     rank_correlations,
     select,
 )
+from gradcam_gan.studies.readings import ALL_READINGS, READINGS
 
 ONE = Reading("gradcam", "reference", "real")
 OTHER = Reading("hirescam", "running", "fake")

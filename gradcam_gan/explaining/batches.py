@@ -1,0 +1,161 @@
+"""Images as a network takes them: in batches, in the memory layout that suits it, each with what it is told."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradcam_gan.data import to_model_range
+from gradcam_gan.errors import InputError
+from gradcam_gan.explaining.targets import PerImage, Target, real
+
+Conditions = Mapping[str, Tensor]  # what a network takes beside images, by the name of its argument
+
+
+class Batch(NamedTuple):
+    """Some of the images, and what goes with them.
+
+    Attributes:
+        images: (n, C, H, W) in [-1, 1], of the network's dtype and on its device.
+        conditions: likewise, (n, ...) each.
+        target: of these images.
+    """
+
+    images: Tensor
+    conditions: Conditions
+    target: Target
+
+    def output(self, network: nn.Module) -> Any:  # noqa: ANN401 - whatever the network returns
+        """The network's output: the one place where it is called."""
+        return network(self.images, **self.conditions)
+
+    def scores(self, network: nn.Module) -> Tensor:
+        """The target's number for each image, float32 (n,).
+
+        Raises:
+            InputError: the target gives something else, or refuses the output.
+        """
+        scores = self.target(self.output(network))
+        count = len(self.images)
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if not isinstance(scores, Tensor) or shape != (count,):
+            raise InputError(
+                f"the target makes {shape} of the output of {type(network).__name__} for {count} images; "
+                "it must give one number each, (N,)"
+            )
+        return scores.float()
+
+
+def batches(
+    network: nn.Module,
+    images: Tensor,
+    batch_size: int,
+    conditions: Conditions | None = None,
+    target: Target = real,
+    *,
+    noised: bool = False,
+) -> Iterator[Batch]:
+    """The images in batches whose sizes differ by at most one, each made when it is asked for.
+
+    The network is run on two images at once, to find its layout: call this where it may be run (``evaluating``).
+
+    Args:
+        network: whose first floating-point parameter gives device and dtype.
+        images: (N, C, H, W), checked (``check_images``).
+        batch_size: the most images in a batch.
+        conditions: as for ``explain``.
+        target: as for ``explain``.
+        noised: the images were diffused. Those of one channel then stay in the default layout: convolutions round
+            differently in either, and published maps of diffused images were made in that one.
+
+    Raises:
+        InputError: a batch size below 1, a condition or a target that has not one value an image, or a network that
+            cannot be run on these images.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1")
+    conditions = conditions or {}
+    for name, values in conditions.items():
+        _check_count(f"conditions[{name!r}]", values, images)
+    if isinstance(target, PerImage):
+        _check_count("target", target.values, images)
+    layout = _layout(network, images, conditions)
+    return _split(network, images, batch_size, conditions, target, layout, noised)
+
+
+def _split(
+    network: nn.Module,
+    images: Tensor,
+    batch_size: int,
+    conditions: Conditions,
+    target: Target,
+    layout: torch.memory_format,
+    noised: bool,
+) -> Iterator[Batch]:
+    parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
+    device = images.device if parameter is None else parameter.device
+    dtype = torch.float32 if parameter is None else parameter.dtype
+    # indices of the parts, so that all that goes with an image is split alike
+    for part in torch.arange(len(images)).tensor_split(-(-len(images) // batch_size)):
+        own = slice(int(part[0]), int(part[-1]) + 1)
+        batch = images.detach()[own].to(device)
+        if batch.dtype == torch.uint8:
+            batch = to_model_range(batch)
+        batch = batch.to(dtype)
+        if noised:
+            batch = batch.contiguous(memory_format=layout)
+        else:  # filled, not converted: that takes one channel to be in either layout, convolutions do not
+            batch = torch.empty_like(batch, memory_format=layout).copy_(batch)
+        told = {name: values[own].to(device) for name, values in conditions.items()}
+        asked = (
+            PerImage(target.function, target.values[own].to(device))
+            if isinstance(target, PerImage)
+            else target
+        )
+        yield Batch(batch, told, asked)
+
+
+def _layout(network: nn.Module, images: Tensor, conditions: Conditions) -> torch.memory_format:
+    """channels_last, 1.1 to 1.4 times the rate of the default layout on a CPU, if the network can be run in it.
+
+    One that calls ``.view`` on its features cannot. Two images are tried: statistics of a batch may need two.
+
+    Raises:
+        InputError: the network cannot be run in either layout.
+    """
+    few = {name: values[:2] for name, values in conditions.items()}
+    for layout in (torch.channels_last, torch.contiguous_format):
+        (batch,) = _split(network, images[:2], 2, few, real, layout, noised=False)
+        try:
+            with torch.no_grad():
+                batch.output(network)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            problem = error
+        else:
+            return layout
+    raise InputError(
+        f"{type(network).__name__} cannot be run on these images ({str(problem).splitlines()[0]}); "
+        "give images of the size and channels it was built for"
+    ) from problem
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside the ``with`` block; then each submodule's own training flag again."""
+    flags = {part: part.training for part in module.modules()}
+    try:
+        for part in flags:
+            part.training = False  # not eval(): a module may do more in an eval() or train() of its own
+        yield
+    finally:
+        for part, flag in flags.items():
+            part.training = flag
+
+
+def _check_count(name: str, values: Tensor, images: Tensor) -> None:
+    if len(values) != len(images):
+        raise InputError(f"{name} has {len(values)} values for {len(images)} images; give one for each")
