@@ -40,14 +40,13 @@ class Pruning(ValidatedModel):
         18, description="whose D scores: a number, or the one with the clearest maps (claim C2)"
     )
     method: Method = "gradcam"
-    layer: str = "block3"
     statistics: Statistics = "running"
     evidence: Literal["real", "fake"] = "fake"
     normalisation: Literal["max", "min-max"] | float = "min-max"
     tau: float = Field(0.25, gt=0, le=1, description="what counts as important, of the normalised map")
     cut: float = Field(0.7, gt=0, le=1, description="delete from this coverage on")
     probe_images: int = Field(256, ge=10, description="held-out images that choose the clearest epoch")
-    reference_images: int = Field(256, ge=2, description="training images for reference statistics")
+    calibration_images: int = Field(256, ge=2, description="training images for reference statistics")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,11 +61,6 @@ class Pruning(ValidatedModel):
                 f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
             )
         return self
-
-    @property
-    def label(self) -> str:
-        """The arm, and the share where one is set: ``rule70``, ``dose 20 %``."""
-        return self.arm if self.share is None else f"{self.arm} {100 * self.share:g} %"
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,8 @@ class Arm:
     @property
     def label(self) -> str:
         """The arm, and the share where one is set: ``rule70``, ``dose 20 %``."""
-        return self.pruning.label
+        kind, share = self.pruning.arm, self.pruning.share
+        return kind if share is None else f"{kind} {100 * share:g} %"
 
     @property
     def seed(self) -> int:

@@ -167,7 +167,7 @@ class Study(ValidatedModel):
             arm=kind,
             share=share,
             probe_images=self.probe_images,
-            reference_images=self.reference_images,
+            calibration_images=self.reference_images,
             **{name: getattr(self, f"pruning_{name}") for name in fields},
         )
         baseline = self.config(seed)
