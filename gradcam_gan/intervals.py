@@ -6,7 +6,7 @@ images says how well *this* network was measured; only an interval over seeds sp
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -178,6 +178,35 @@ def paired_difference_interval(
     return bootstrap_interval(
         first - second, confidence=confidence, resamples=resamples, seed=seed, unit="pairs"
     )
+
+
+def paired_differences(
+    table: pd.DataFrame, key: str, pairs: Mapping[str, str], metrics: Sequence[str]
+) -> pd.DataFrame:
+    """Groups minus other groups, paired by seed, in several metrics.
+
+    Args:
+        table: a row per group and seed: columns ``key``, ``seed`` and the metrics.
+        key: the column that names the group.
+        pairs: to each group the one to subtract; a pair is left out where the table lacks one of both.
+        metrics: columns; one is left out where no seed has it in both groups.
+
+    Returns:
+        A row per pair and metric: ``key``, ``to``, ``metric``, and ``estimate``, ``low``, ``high`` and ``n`` of
+        ``paired_difference_interval`` (95 %; NaN bounds for one seed).
+    """
+    groups = {str(name): rows.set_index("seed") for name, rows in table.groupby(key, sort=False)}
+    rows = []
+    for group, to in pairs.items():
+        if group not in groups or to not in groups:
+            continue
+        both = groups[group].join(groups[to].add_suffix("_to"), how="inner")
+        for metric in metrics:
+            found = paired_difference_interval(both[metric], both[f"{metric}_to"])
+            if found.n:
+                bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}
+                rows.append({key: group, "to": to, "metric": metric, **bounds})
+    return pd.DataFrame(rows, columns=[key, "to", "metric", "estimate", "low", "high", "n"])
 
 
 def _bootstrap(

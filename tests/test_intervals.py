@@ -15,6 +15,7 @@ from gradcam_gan.intervals import (
     bootstrap_interval,
     interval_over_seeds,
     paired_difference_interval,
+    paired_differences,
 )
 
 NORMAL = np.random.default_rng(0).normal(5, 2, 1000)
@@ -187,3 +188,55 @@ def test_paired_differences():
 )
 def test_bad_input_is_one_clear_line(call, message):
     assert re.search(message, refused(call))
+
+
+class TestPairedDifferences:
+    def table(self):
+        """FID by group and seed; "late" was trained for two seeds of four, "new" has no recall."""
+        fid = {
+            "old": [10.0, 12.0, 11.0, 15.0],
+            "new": [9.0, 10.0, 12.0, 11.0],
+            "late": [None, 8.0, None, 12.0],
+        }
+        rows = [
+            {"group": group, "seed": seed, "fid": value, "recall": None if group == "new" else value / 100}
+            for group, values in fid.items()
+            for seed, value in enumerate(values)
+            if value is not None
+        ]
+        return pd.DataFrame(rows).astype({"fid": float, "recall": float})
+
+    def test_by_hand(self):
+        """-1, -2, 1, -4 over all seeds; -4, -3 over seeds 1 and 3."""
+        pairs = {"new": "old", "late": "old", "old": "absent", "absent": "old"}
+        found = paired_differences(self.table(), "group", pairs, ["fid", "recall"])
+        assert list(found) == ["group", "to", "metric", "estimate", "low", "high", "n"]
+        expected = paired_difference_interval([9, 10, 12, 11], [10, 12, 11, 15])
+        assert found.loc[0].tolist() == ["new", "old", "fid", -1.5, expected.low, expected.high, 4]
+        assert found.loc[1].drop(["low", "high"]).tolist() == ["late", "old", "fid", -3.5, 2]
+        assert found.loc[2].drop(["low", "high"]).tolist() == [
+            "late",
+            "old",
+            "recall",
+            pytest.approx(-0.035),
+            2,
+        ]
+        assert len(found) == 3  # no recall of new
+
+    @pytest.mark.parametrize("shuffle", range(3))
+    def test_every_seed_meets_itself_whatever_the_order_of_the_rows(self, shuffle):
+        """Only then has a constant difference no width."""
+        old = self.table().query("group == 'old'")
+        table = pd.concat([old, old.assign(group="more", fid=old["fid"] + 2)]).sample(
+            frac=1, random_state=shuffle
+        )
+        (row,) = paired_differences(table, "group", {"more": "old"}, ["fid"]).to_dict("records")
+        assert (row["estimate"], row["low"], row["high"]) == (2, 2, 2)
+
+    def test_one_pair_has_no_bounds_and_none_no_row(self):
+        table = self.table().query("group != 'late' or seed == 1")
+        (row,) = paired_differences(table, "group", {"late": "old"}, ["fid"]).to_dict("records")
+        assert (row["estimate"], row["n"]) == (-4, 1)
+        assert math.isnan(row["low"])
+        apart = table.query("group == 'late' or seed != 1")
+        assert paired_differences(apart, "group", {"late": "old"}, ["fid"]).empty

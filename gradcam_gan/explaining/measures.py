@@ -50,7 +50,7 @@ def measure(
     With v = max(map, 0) and E the sum of v over the image:
 
     - ``coverage``: share of pixels with normalised v >= tau, 0..1; 0 for an all-zero map. The paper's
-      "70 % or more of the map" (section 5) reads ``coverage >= 0.7``, and means nothing until ``tau`` and
+      "70 % or more of the map" (section 3) reads ``coverage >= 0.7``, and means nothing until ``tau`` and
       ``normalisation`` are fixed.
     - ``focus``: sum of v inside the mask / E, 0..1.
     - ``focus_lift``: focus / mask_area; 1 is chance, 1 / mask_area is perfect.

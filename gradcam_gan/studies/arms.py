@@ -22,7 +22,7 @@ class Pruning(ValidatedModel):
 
     A baseline is trained on all images with the same seed; its discriminator after one epoch scores them. The rule:
     delete an image where a share ``cut`` or more of its activation map is important, that is, at least ``tau`` after
-    normalisation (the paper's section 5, which names only the 70 %).
+    normalisation (the paper's section 3, which names only the 70 %).
 
     Raises:
         InputError: one line that names the field, the value and what is allowed.
@@ -40,7 +40,6 @@ class Pruning(ValidatedModel):
         18, description="whose D scores: a number, or the one with the clearest maps (claim C2)"
     )
     method: Method = "gradcam"
-    layer: str = "block3"
     statistics: Statistics = "running"
     evidence: Literal["real", "fake"] = "fake"
     normalisation: Literal["max", "min-max"] | float = "min-max"
@@ -62,11 +61,6 @@ class Pruning(ValidatedModel):
                 f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
             )
         return self
-
-    @property
-    def label(self) -> str:
-        """The arm, and the share where one is set: ``rule70``, ``dose 20 %``."""
-        return self.arm if self.share is None else f"{self.arm} {100 * self.share:g} %"
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,8 @@ class Arm:
     @property
     def label(self) -> str:
         """The arm, and the share where one is set: ``rule70``, ``dose 20 %``."""
-        return self.pruning.label
+        kind, share = self.pruning.arm, self.pruning.share
+        return kind if share is None else f"{kind} {100 * share:g} %"
 
     @property
     def seed(self) -> int:

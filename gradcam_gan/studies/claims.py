@@ -101,64 +101,9 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
     )
 
 
-def judge_pruning(
-    compared: pd.DataFrame, controlled: pd.DataFrame, results: pd.DataFrame, variant: Reading
-) -> Claim:
-    """C6: does the network learn better without the images that the 70 % rule deletes?
-
-    Args:
-        compared: rows of ``arms.differences`` to the baseline.
-        controlled: rows of ``arms.differences`` to the arm ``random``.
-        results: rows of ``arms.evaluate_arm``.
-        variant: how the rule explained.
-    """
-    rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
-    counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
-
-    def effect_on_fid(table: pd.DataFrame) -> Interval:
-        rows = table[
-            (table["arm"] == "rule70") & (table["matching"] == "iterations") & (table["metric"] == "fid")
-        ]
-        if rows.empty:
-            return NOTHING
-        row = rows.iloc[0]
-        return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
-
-    effect, to_random = effect_on_fid(compared), effect_on_fid(controlled)
-    shares = f"the rule deletes {_percentages(rule['deleted'])} of the images"
-    reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
-    sentence = (
-        f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
-        f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
-    )
-    if effect.n == 0:
-        sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
-        finding = Finding(variant, "unclear", NOTHING, sentence)
-    elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
-        sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
-        finding = Finding(variant, "unclear", effect, sentence)
-    else:
-        better = effect.high < 0 and to_random.high < 0
-        worse = effect.low > 0 or to_random.low > 0
-        finding = Finding(variant, "holds" if better else "fails" if worse else "unclear", effect, sentence)
-    return Claim(
-        "C6",
-        "where 70 % or more of an image's activation map is important, delete the image to learn better",
-        f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
-        "images at random, at matched iterations; fails if it raises either",
-        [finding],
-    )
-
-
 def if_enough(outcome: Outcome, count: int) -> Outcome:
     """The outcome, unless too few networks speak."""
     return outcome if count >= ENOUGH_SEEDS else "unclear"
-
-
-def _percentages(shares: pd.Series) -> str:
-    """Such as ``2 % to 28 %``."""
-    low, high = (f"{100 * share:.3g} %" for share in (shares.min(), shares.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def over_seeds(by_seed: pd.Series) -> Interval:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.intervals import Interval, paired_difference_interval
+from gradcam_gan.intervals import Interval, paired_differences
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.models.options import MODELS
 from gradcam_gan.run_explainer import NOISE_SEED
@@ -159,17 +159,7 @@ def compare_models(final: pd.DataFrame) -> pd.DataFrame:
         A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (bootstrap over
         seeds, 95 %; NaN for one seed), ``n`` (pairs). A metric that one of the two does not have is left out.
     """
-    rows = []
-    by_seed = final.set_index(["model", "seed"])
-    for model, to in compared_with(final["model"]).items():
-        both = by_seed.loc[model].join(by_seed.loc[to].add_suffix("_to"), how="inner")
-        for metric in METRICS:
-            if both[[metric, f"{metric}_to"]].isna().all().any():
-                continue
-            found = paired_difference_interval(both[metric], both[f"{metric}_to"])
-            bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}
-            rows.append({"model": model, "to": to, "metric": metric, **bounds})
-    return pd.DataFrame(rows, columns=["model", "to", "metric", "estimate", "low", "high", "n"])
+    return paired_differences(final, "model", compared_with(final["model"]), METRICS)
 
 
 # --- what D saw, and what G makes

@@ -21,7 +21,7 @@ from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.intervals import interval_over_seeds
 from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import classes_to_draw, draw
-from gradcam_gan.studies.epochs import MOSTLY_ZERO
+from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import ALL_READINGS
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines

@@ -1,27 +1,46 @@
-"""The pruning experiment (claim C6): every arm trained anew on what it keeps, and compared with its baseline.
+"""Notebook 3: does it help to delete the images that the heatmap covers (claim C6)?
 
-Compared in two ways. At matched iterations an arm has made as many steps as its baseline, so it has seen its fewer
-images more often. At matched epochs it has passed over its images as often, with fewer steps.
+The paper (section 3): where 70 % or more of an image's activation map counts as important, delete the image and train
+again. It does not say from what value on a map is important, nor on which scale: so how many images go is
+measured over a grid of the answers (``rule_grid``), before anything is trained.
+
+Each arm deletes the training images with the largest of its own scores (``select``), is trained anew on the others,
+and compared with its baseline in two ways. At matched iterations it has made as many steps, so it has seen its
+fewer images more often. At matched epochs it has passed over its images as often, with fewer steps.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.figure import Figure
 from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.data import ImageSet
-from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.measures import digit_mask
-from gradcam_gan.intervals import paired_difference_interval
-from gradcam_gan.scoring.scores import Reference, evaluate_run
-from gradcam_gan.studies.arms import Arm
-from gradcam_gan.studies.pruning import Selection, selection
+from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.explaining.cam import Evidence, evidence_maps
+from gradcam_gan.explaining.measures import Normalisation, coverage
+from gradcam_gan.intervals import Interval, paired_differences
+from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
+from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
+from gradcam_gan.scoring.scores import SCORES, Reference, evaluate_run
+from gradcam_gan.studies.arms import Arm, Pruning
+from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding
+from gradcam_gan.studies.epoch_heatmaps.tables import clearness
+from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES
 from gradcam_gan.studies.study import Study
-from gradcam_gan.training.loop import train
+from gradcam_gan.studies.style import PAGE, STYLE, intervals
+from gradcam_gan.training import files
+from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
+from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.runs import Run
 
 METRICS = (
@@ -36,6 +55,289 @@ METRICS = (
 )
 MATCHINGS = ("iterations", "epochs")
 BASELINE = "baseline"
+CHUNK = 2048  # images whose maps are enlarged at a time
+DIAGNOSIS_SPREAD = 1.0  # k in mean + k * standard deviation
+SHRINKAGE = 0.01  # of a class's covariance towards the identity: few images span too few directions
+
+
+# --- which images go
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What an arm keeps, and what the rule saw.
+
+    Attributes:
+        keep: bool (N,), True for the training images that stay.
+        coverage: (N,) in 0..1, the share of each image's map that is important.
+        epoch: whose discriminator scored them.
+    """
+
+    keep: np.ndarray
+    coverage: np.ndarray
+    epoch: int
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, whole or not at all."""
+        tensors = {
+            "keep": torch.from_numpy(self.keep),
+            "coverage": torch.from_numpy(self.coverage),
+            "epoch": torch.tensor(self.epoch),
+        }
+        files.write_bytes(path, files.tensor_bytes(tensors))
+
+    @classmethod
+    def load(cls, path: Path) -> "Selection":
+        """Read it back.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        tensors = files.read_tensors(path)
+        if not tensors.keys() >= {"keep", "coverage", "epoch"}:
+            raise RunError(f"{path} holds no selection; delete it to make it again")
+        return cls(tensors["keep"].numpy(), tensors["coverage"].numpy(), int(tensors["epoch"]))
+
+
+Selections = Mapping[tuple[str, int], Selection]  # by an arm's label and its seed
+
+
+def selection(arm: Arm, runs_dir: Path | str) -> Selection:
+    """Which training images an arm keeps: read, or chosen now and kept under ``runs_dir/selections``.
+
+    Trains the baseline if it is not there.
+
+    Raises:
+        InputError: as ``train``.
+        RunError: as ``train``; a stored selection is damaged.
+    """
+    path = Path(runs_dir) / "selections" / f"{arm.name}.safetensors"
+    if not path.is_file():
+        images, held_out = training_images(arm.baseline), training_images(arm.baseline, "test").images
+        run = train(arm.baseline, runs_dir)
+        device = resolve_device(arm.training.device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with cpu_threads(arm.training.threads), reproducible_kernels():
+            explainer = RunExplainer(run, images.images[: arm.pruning.calibration_images], device)
+            evaluator = evaluator_for(arm.baseline.data, images, Path(runs_dir) / "evaluators", device)
+            select(arm.pruning, explainer, images, held_out, evaluator).save(path)
+    return Selection.load(path)
+
+
+def select(
+    pruning: Pruning, explainer: RunExplainer, images: ImageSet, held_out: Tensor, evaluator: Evaluator
+) -> Selection:
+    """Score the training images and choose which stay.
+
+    Args:
+        pruning: the arm.
+        explainer: of the baseline, whose seed is also that of the ``random`` arm.
+        images: all training images.
+        held_out: uint8 (M, C, H, W), for ``scoring_epoch``.
+        evaluator: for ``instance-selection``.
+    """
+    epoch = scoring_epoch(pruning, explainer, held_out)
+    covered = coverage_scores(pruning, explainer, images.images, epoch)
+    match pruning.arm:
+        case "rule70" | "dose":
+            scores = covered
+        case "inverse":
+            scores = -covered
+        case "random":
+            scores = np.random.default_rng(explainer.run.config.seed).random(len(covered))
+        case "instance-selection":
+            scores = rarity(images, evaluator)
+        case "self-diagnosing":
+            scores = -diagnosis(pruning, explainer, images.images)
+    return Selection(kept(pruning, covered, scores), covered, epoch)
+
+
+def kept(pruning: Pruning, covered: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which images stay, bool (N,).
+
+    The rule deletes every image whose coverage is at least the cut. Every other arm deletes as many, or its share:
+    those with the largest scores, of equal ones the first in order.
+
+    Args:
+        pruning: the arm.
+        covered: from ``coverage_scores``.
+        scores: the arm's own, (N,).
+    """
+    by_rule = covered >= pruning.cut
+    if pruning.arm == "rule70":
+        return ~by_rule
+    count = int(by_rule.sum()) if pruning.share is None else round(pruning.share * len(covered))
+    keep = np.ones(len(covered), dtype=bool)
+    keep[np.argsort(-scores, kind="stable")[:count]] = False
+    return keep
+
+
+def scoring_epoch(pruning: Pruning, explainer: RunExplainer, held_out: Tensor) -> int:
+    """The epoch whose discriminator scores the images.
+
+    Args:
+        pruning: names it, or asks for the clearest: the largest mean focus lift of this one network (claim C2).
+        explainer: of the baseline.
+        held_out: uint8 (M, C, H, W), of which the first ``probe_images`` are looked at.
+    """
+    if pruning.epoch != "clearest":
+        return pruning.epoch
+    explained = explainer.explain(
+        held_out[: pruning.probe_images],
+        [epoch for epoch in explainer.run.epochs if epoch > 0],
+        statistics=[pruning.statistics],
+        methods=[pruning.method],
+    )
+    reading = Reading(pruning.method, pruning.statistics, pruning.evidence)
+    lift = clearness(explained.measures([reading]), "seed").iloc[0]
+    return int(lift.index[int(lift.argmax())])
+
+
+def coverage_scores(pruning: Pruning, explainer: RunExplainer, images: Tensor, epoch: int) -> np.ndarray:
+    """Share of each image's map that is important, (N,) in 0..1.
+
+    Args:
+        pruning: how to explain, and what counts as important.
+        explainer: of the baseline.
+        images: uint8 (N, C, H, W), the training images.
+        epoch: whose discriminator.
+    """
+    explained = explainer.explain(images, [epoch], statistics=[pruning.statistics], methods=[pruning.method])
+    signed = explained.signed[epoch, pruning.statistics, pruning.method]
+    return _coverages(signed, pruning.evidence, images.shape[2:], [(pruning.normalisation, pruning.tau)])[0]
+
+
+def _coverages(
+    signed: Tensor, evidence: Evidence, size: Sequence[int], choices: Sequence[tuple[Normalisation, float]]
+) -> np.ndarray:
+    """Coverage (K, N) of N maps at the images' size, under K choices of a normalisation and tau."""
+    parts = []
+    for some in signed.split(CHUNK):
+        maps = evidence_maps(some, evidence, size)
+        parts.append([coverage(maps, tau=tau, normalisation=scale).numpy() for scale, tau in choices])
+    return np.concatenate(parts, axis=1)
+
+
+def rarity(images: ImageSet, evaluator: Evaluator) -> np.ndarray:
+    """How untypical each image is of its class, (N,) above 0 and up to 1: its rank within the class.
+
+    Instance selection (DeVries et al. 2020) fits one Gaussian to the evaluator's features of each class and keeps the
+    images of highest density, as many of every class.
+    """
+    with torch.inference_mode():
+        device = next(evaluator.parameters()).device
+        parts = [evaluator.features(some.to(device)).cpu() for some in images.images.split(CHUNK)]
+    features, labels = torch.cat(parts).double().numpy(), images.labels.numpy()
+    scores = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = features[labels == label]
+        spread = np.cov(members, rowvar=False) if len(members) > 1 else np.zeros((features.shape[1],) * 2)
+        scale = np.trace(spread) / len(spread) or 1.0
+        spread = (1 - SHRINKAGE) * spread + SHRINKAGE * scale * np.eye(len(spread))
+        density = stats.multivariate_normal(members.mean(0), spread).logpdf(members)
+        scores[labels == label] = stats.rankdata(-density) / len(members)
+    return scores
+
+
+def diagnosis(pruning: Pruning, explainer: RunExplainer, images: Tensor) -> np.ndarray:
+    """Mean plus standard deviation of D's logit over the trained epochs, (N,): high for underrepresented images.
+
+    Self-diagnosing GAN (Lee et al. 2021) shows images with high values more often; here those with low ones go.
+    Arguments as for ``coverage_scores``.
+    """
+    by_epoch, kind = [], pruning.statistics
+    for epoch in explainer.run.epochs:
+        if epoch > 0:
+            explained = explainer.explain(images, [epoch], statistics=[kind], methods=[pruning.method])
+            by_epoch.append(explained.logits[epoch, kind])
+    logits = torch.stack(by_epoch).double()
+    return (logits.mean(0) + DIAGNOSIS_SPREAD * logits.std(0, correction=0)).numpy()
+
+
+def rule_grid(
+    explainer: RunExplainer, images: Tensor, epoch: int, taus: Sequence[float], cuts: Sequence[float]
+) -> pd.DataFrame:
+    """How many images the rule deletes under every answer to what the paper leaves open.
+
+    Args:
+        explainer: of a baseline.
+        images: uint8 (N, C, H, W), the training images.
+        epoch: whose discriminator.
+        taus: from what value on a map is important.
+        cuts: from what coverage on an image is deleted.
+
+    Returns:
+        A row per method, statistics, evidence, normalisation, tau and cut: ``deleted``, the share of images, 0..1; with
+        ``seed`` and ``epoch``. Normalisation ``fixed`` divides every map by one number, the median of the maps' maxima.
+    """
+    explained, rows = explainer.explain(images, [epoch]), []
+    for statistics, method, evidence in product(STATISTICS, COMPARED_METHODS, EVIDENCES):
+        signed = explained.signed[epoch, statistics, method]
+        maxima = evidence_maps(signed, evidence).amax((1, 2))
+        # all maps may be zero: then any number will do
+        typical = float(maxima[maxima > 0].median()) if (maxima > 0).any() else 1.0
+        scales: dict[str, Normalisation] = {"max": "max", "min-max": "min-max", "fixed": typical}
+        choices = list(product(scales, taus))
+        shares = _coverages(
+            signed, evidence, images.shape[2:], [(scales[name], tau) for name, tau in choices]
+        )
+        rows += [
+            {
+                "method": method,
+                "statistics": statistics,
+                "evidence": evidence,
+                "seed": explainer.run.config.seed,
+                "epoch": epoch,
+                "normalisation": name,
+                "tau": tau,
+                "cut": cut,
+                "deleted": (covered >= cut).mean(),
+            }
+            for (name, tau), covered in zip(choices, shares, strict=True)
+            for cut in cuts
+        ]
+    return pd.DataFrame(rows)
+
+
+def contact_sheet(selections: Selections, images: Tensor, count: int) -> tuple[tuple[str, int], Tensor]:
+    """What goes and what stays: the first images, in order, of the first arm that deletes some and keeps some.
+
+    Args:
+        selections: of all arms, in order.
+        images: the training images (N, C, H, W).
+        count: the most to show of either kind.
+
+    Returns:
+        The arm's label and seed, and four rows (4, K, C, H, W): two deleted, two kept.
+
+    Raises:
+        InputError: there is no such arm.
+    """
+    for key, chosen in selections.items():
+        keep = torch.from_numpy(chosen.keep)
+        fewer = min(count, int(keep.sum()), int((~keep).sum())) // 2 * 2
+        if fewer:
+            return key, torch.cat([images[~keep][:fewer], images[keep][:fewer]]).unflatten(0, (4, -1))
+    raise InputError("no arm deletes some images and keeps some; set pruning.doses, such as [0.2]")
+
+
+def deleted_by_class(selections: Selections, images: ImageSet) -> pd.DataFrame:
+    """Which classes go: a row per class, a column per arm, the share of its images that are deleted (mean over seeds).
+
+    Args:
+        selections: of all arms and seeds.
+        images: the training images.
+    """
+    deleted = pd.DataFrame({key: ~chosen.keep for key, chosen in selections.items()})
+    shares = deleted.groupby(images.labels.numpy()).mean()
+    networks: dict[str, list[tuple[str, int]]] = {}
+    for key in selections:
+        networks.setdefault(key[0], []).append(key)
+    table = pd.DataFrame({label: shares[keys].mean(axis=1) for label, keys in networks.items()})
+    return table.set_axis([images.class_names[label] for label in table.index])
+
+
+# --- every arm trained anew on what it keeps
 
 
 def idle_reason(chosen: Selection, batch_size: int) -> str:
@@ -44,7 +346,7 @@ def idle_reason(chosen: Selection, batch_size: int) -> str:
     One that deletes nothing would train to its baseline, bit for bit; one that leaves less than a batch cannot be
     trained.
     """
-    if not chosen.deleted:
+    if chosen.keep.all():
         return "deletes nothing"
     return "leaves less than a batch" if chosen.keep.sum() < batch_size else ""
 
@@ -76,14 +378,13 @@ def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> 
     """
     chosen, config = selection(arm, runs_dir), arm.training
     idle = idle_reason(chosen, config.batch_size)
-    keys = {"seed": arm.seed, "deleted": 1 - chosen.keep.mean(), "idle": idle}
     if idle:
-        table = pd.DataFrame([{**keys, "matching": matching} for matching in MATCHINGS])
+        table = pd.DataFrame({"matching": MATCHINGS})
     else:
         epochs = dict(zip(MATCHINGS, (config.epochs, matched_epoch(config.epochs, chosen)), strict=True))
-        run = train(config, runs_dir, chosen.keep)
-        table = _scored(run, epochs, reference, count).assign(**keys)
-    return table.assign(arm=arm.label, kind=arm.pruning.arm)
+        table = _scored(train(config, runs_dir, chosen.keep), epochs, reference, count)
+    deleted = 1 - chosen.keep.mean()
+    return table.assign(arm=arm.label, kind=arm.pruning.arm, seed=arm.seed, deleted=deleted, idle=idle)
 
 
 def evaluate_baseline(run: Run, epoch: int, reference: Reference, count: int) -> pd.DataFrame:
@@ -98,47 +399,6 @@ def _scored(run: Run, epochs: Mapping[str, int], reference: Reference, count: in
     return pd.DataFrame({"matching": epochs.keys(), "epoch": epochs.values()}).merge(scores, on="epoch")
 
 
-def differences(results: pd.DataFrame, metrics: Iterable[str] = METRICS, to: str = BASELINE) -> pd.DataFrame:
-    """Each arm minus another, paired by seed.
-
-    Args:
-        results: rows of ``evaluate_arm``, of all arms and seeds, the baseline's among them.
-        metrics: which scores.
-        to: the arm to subtract.
-
-    Returns:
-        A row per arm, matching and metric: ``kind``, ``deleted`` (mean share), ``estimate``, ``low``, ``high``
-        (bootstrap over seeds, 95 %; NaN for one seed), ``n`` (pairs), ``effect`` (the estimate over the baseline's
-        standard deviation from seed to seed; NaN where that is undefined).
-    """
-    rows = []
-    scored = results[results["idle"] == ""]
-    for matching, group in scored.groupby("matching", sort=False):
-        others = group[group["arm"] == to].set_index("seed")
-        spread = group[group["arm"] == BASELINE]
-        for arm, rows_of_arm in group[group["arm"] != to].groupby("arm", sort=False):
-            both = rows_of_arm.set_index("seed").join(others.add_suffix("_to"), how="inner")
-            for metric in metrics if len(both) else ():
-                found = paired_difference_interval(both[metric], both[f"{metric}_to"])
-                deviation = spread[metric].std()
-                rows.append(
-                    {
-                        "arm": arm,
-                        "kind": both["kind"].iloc[0],
-                        "matching": matching,
-                        "metric": metric,
-                        "deleted": both["deleted"].mean(),
-                        "estimate": found.estimate,
-                        "low": found.low,
-                        "high": found.high,
-                        "n": found.n,
-                        "effect": found.estimate / deviation if deviation > 0 else math.nan,
-                    }
-                )
-    columns = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
     """Get or train every arm of a study, and score it and its baselines.
 
@@ -150,79 +410,220 @@ def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
         Rows of ``evaluate_baseline`` and ``evaluate_arm``.
     """
     count, runs_dir = study.generated_images, study.runs_dir
-    baselines = [train(study.config(seed), runs_dir) for seed in study.pruning_seeds]
-    rows = [evaluate_baseline(run, study.pruning_epochs, reference, count) for run in baselines]
+    baselines = [train(study.config(seed), runs_dir) for seed in study.pruning.seeds]
+    rows = [evaluate_baseline(run, study.pruning.epochs, reference, count) for run in baselines]
     rows += [evaluate_arm(arm, runs_dir, reference, count) for arm in study.arms()]
     first = ["arm", "kind", "seed", "deleted", "idle", "matching", "epoch"]
     table = pd.concat(rows, ignore_index=True)
     return table[[*first, *(name for name in table if name not in first)]]
 
 
-def shown_arm(study: Study, images: Tensor, count: int) -> tuple[Arm, tuple[Tensor, Tensor]]:
-    """An arm for a contact sheet, and the first images in order that it deletes and keeps.
+def differences(results: pd.DataFrame, metrics: Sequence[str] = METRICS, to: str = BASELINE) -> pd.DataFrame:
+    """Each arm minus another, paired by seed.
 
     Args:
-        study: a profile.
-        images: its training images (N, C, H, W).
-        count: the most of each.
+        results: rows of ``run_experiment``; arms that were not trained are left out.
+        metrics: which scores.
+        to: the arm to subtract.
 
     Returns:
-        The first arm that deletes some images and keeps some, and two tensors of equal length, an even number.
-
-    Raises:
-        InputError: there is no such arm.
+        A row per matching, arm and metric: ``arm``, ``kind``, ``matching``, ``metric``, ``deleted`` (mean share),
+        ``estimate``, ``low``, ``high`` and ``n`` (of ``paired_differences``), ``effect`` (the estimate over the
+        baseline's standard deviation from seed to seed; NaN where that is undefined).
     """
-    for arm in study.arms():
-        keep = selection(arm, study.runs_dir).keep
-        fewer = min(count, keep.sum(), (~keep).sum()) // 2 * 2
-        if fewer:
-            return arm, (images[~keep][:fewer], images[keep][:fewer])
-    raise InputError("no arm deletes some images and keeps some; set pruning_doses, such as [0.2]")
+    tables = []
+    for matching, rows in results[results["idle"] == ""].groupby("matching", sort=False):
+        arms = {str(arm): group for arm, group in rows.groupby("arm", sort=False) if arm != to}
+        found = paired_differences(rows, "arm", dict.fromkeys(arms, to), metrics)
+        baseline = rows[rows["arm"] == BASELINE]
+        deviation = pd.Series({metric: baseline[metric].std() for metric in metrics})
+        tables.append(
+            found.assign(
+                matching=matching,
+                kind=found["arm"].map({arm: group["kind"].iloc[0] for arm, group in arms.items()}),
+                deleted=found["arm"].map({arm: group["deleted"].mean() for arm, group in arms.items()}),
+                effect=found["estimate"] / found["metric"].map(deviation.where(deviation > 0)),
+            )
+        )
+    columns = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
-def deleted_by_class(study: Study, images: ImageSet) -> pd.DataFrame:
-    """Which classes go: a row per class, a column per arm, the share of its images that are deleted (mean over seeds).
+# --- charts
+
+
+def rule_heatmap(grid: pd.DataFrame) -> Figure:
+    """Share of training images that the 70 % rule deletes, over everything that it leaves open.
 
     Args:
-        study: a profile.
-        images: its training images.
+        grid: rows of ``rule_grid``; several networks are averaged.
     """
-    shares: dict[str, list[pd.Series]] = {}
-    for arm in study.arms():
-        deleted = pd.Series(~selection(arm, study.runs_dir).keep)
-        shares.setdefault(arm.label, []).append(deleted.groupby(images.labels.numpy()).mean())
-    table = pd.DataFrame({label: pd.concat(parts, axis=1).mean(axis=1) for label, parts in shares.items()})
-    return table.set_axis([images.class_names[label] for label in table.index])
+    order = ["method", "statistics", "evidence"]
+    table = grid.pivot_table("deleted", order, ["normalisation", "tau", "cut"], sort=False)
+    cells = 100 * table.to_numpy()
+    cuts, taus = grid["cut"].nunique(), grid["tau"].nunique()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(PAGE, 0.2 * len(table) + 1.15))
+        sns.heatmap(
+            cells,
+            ax=axes,
+            cmap="cividis",
+            vmin=0,
+            vmax=100,
+            annot=np.where((cells > 0) & (cells < 0.5), "<1", np.char.mod("%.0f", cells)),
+            fmt="",
+            annot_kws={"size": 5},
+            cbar_kws={"label": "images deleted (%)", "pad": 0.01},
+        )
+        names = [str(Reading(*choice)) for choice in table.index.to_frame().to_numpy()]
+        columns = table.columns.to_frame(index=False)
+        percents = [f"{100 * cut:g}" for cut in columns["cut"]]
+        axes.set_yticks(np.arange(len(names)) + 0.5, names, rotation=0)
+        axes.set_xticks(np.arange(cells.shape[1]) + 0.5, percents, size=5, rotation=0)
+        axes.set_xlabel("cut: delete from this share of the map on (%)")
+        centred: Any = {"ha": "center", "va": "bottom"}
+        for start in range(0, cells.shape[1], cuts):
+            normalisation, tau = columns["normalisation"].iloc[start], columns["tau"].iloc[start]
+            axes.text(start + cuts / 2, -0.15, f"τ {tau:g}", size=6, **centred)
+            first = start % (cuts * taus) == 0  # of a normalisation
+            axes.axvline(start, color="white", lw=3 if first and start else 1)
+            if first:
+                middle = start + cuts * taus / 2
+                axes.text(middle, -0.8, f"normalisation: {normalisation}", size=7, **centred)
+        axes.tick_params(length=0)
+    return figure
 
 
-def describe_ink(study: Study, images: Tensor) -> str:
-    """Do thin digits go, or thick ones? In words, by network.
+def class_balance(shares: pd.DataFrame) -> Figure:
+    """Share of each class that an arm deletes.
 
     Args:
-        study: a profile.
-        images: its training images (N, C, H, W).
+        shares: of ``deleted_by_class``.
     """
-    ink = digit_mask(images).float().mean((1, 2)).cpu().numpy()
-    arms = {arm.seed: arm for arm in study.arms()}  # the arms of a seed share their coverage
-    found = []
-    for seed, arm in arms.items():
-        covered = selection(arm, study.runs_dir).coverage
-        constant = np.ptp(covered) == 0 or np.ptp(ink) == 0
-        rho = math.nan if constant else stats.spearmanr(covered, ink).statistic
-        found.append(f"{rho:.2f} (seed {seed})")
-    return (
-        "Rank correlation of an image's coverage with its ink, the digit's share of the image: "
-        f"{', '.join(found)}. Below 0 the thin digits go first, above 0 the thick ones."
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(PAGE, 1.9))
+        sns.heatmap(
+            100 * shares.T, ax=axes, cmap="cividis", vmin=0, annot=True, fmt=".0f", annot_kws={"size": 6},
+            cbar_kws={"label": "deleted (%)", "pad": 0.01},
+        )  # fmt: skip
+        axes.set(xlabel="class", ylabel="")
+        axes.tick_params(length=0, rotation=0)
+    return figure
+
+
+def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Each arm minus its baseline, paired by seed: a tick a network, the mean with its interval.
+
+    Args:
+        compared: rows of ``differences``.
+        results: rows of ``run_experiment``.
+        metrics: one panel each.
+    """
+    arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != BASELINE]
+    deleted = results.groupby("arm")["deleted"].mean()
+    names = [arm if "%" in arm else f"{arm} ({100 * deleted[arm]:.0f} %)" for arm in arms]
+    scored = results[results["idle"] == ""].set_index(["matching", "arm", "seed"])
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(
+            1, len(metrics), figsize=(PAGE, 0.26 * len(arms) + 0.9), sharey=True, squeeze=False
+        )
+        for axes, metric in zip(all_axes[0], metrics, strict=True):
+            axes.axvline(0, color="0.4", lw=0.8)
+            for i, matching in enumerate(dict.fromkeys(compared["matching"])):
+                place = np.arange(len(arms)) + 0.26 * (i - 0.5)
+                rows = compared[(compared["metric"] == metric) & (compared["matching"] == matching)]
+                style = {"fmt": "os"[i], "color": f"C{i}", "mfc": "white" if i else "C0"}
+                intervals(
+                    axes, rows.set_index("arm").reindex(arms), place, label=f"matched {matching}", **style
+                )
+                single = scored.loc[matching][metric]
+                for arm, y in zip(arms, place, strict=True):
+                    if arm in single.index:
+                        pairs = single[arm] - single[BASELINE].reindex(single[arm].index)
+                        axes.plot(pairs, np.full(len(pairs), y), "|", color="0.3", ms=5, mew=0.8)
+            axes.set_xlabel(f"Δ {SCORES[metric].label}")
+            axes.grid(axis="x", alpha=0.3)
+        all_axes[0, 0].set_yticks(range(len(arms)), names)
+        all_axes[0, 0].invert_yaxis()
+        handles, texts = all_axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, frameon=False, ncols=2, loc="outside upper center")
+    return figure
+
+
+def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """The scores' change against the baseline by the share of images deleted: a line or a point for each kind of arm.
+
+    Args:
+        compared: rows of ``differences`` of one matching.
+        metrics: one panel each.
+    """
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), squeeze=False)
+        for axes, metric in zip(all_axes[0], metrics, strict=True):
+            axes.axhline(0, color="0.4", lw=0.8)
+            by_kind = compared[compared["metric"] == metric].groupby("kind", sort=False)
+            for i, (kind, group) in enumerate(by_kind):
+                rows = group.sort_values("deleted")
+                error = np.nan_to_num(
+                    np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy())
+                )
+                axes.errorbar(
+                    100 * rows["deleted"], rows["estimate"], yerr=error, marker="os^DvP"[i], ms=4, lw=1, capsize=2,
+                    color=f"C{i}", label=kind,
+                )  # fmt: skip
+            axes.set(xlabel="images deleted (%)", ylabel=f"Δ {SCORES[metric].label}")
+        handles, texts = all_axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, frameon=False, ncols=6, loc="outside upper center")
+    return figure
+
+
+# --- the claim
+
+
+def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
+    """C6: does the network learn better without the images that the 70 % rule deletes?
+
+    Args:
+        results: rows of ``run_experiment``.
+        reading: how the rule explained.
+    """
+    rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
+    counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
+    reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
+    shares = f"the rule deletes {_percentages(rule['deleted'])} of the images"
+    effect, to_random = (_effect_on_fid(results, to) for to in (BASELINE, "random"))
+    sentence = (
+        f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
+        f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
+    )
+    if effect.n == 0:
+        sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
+        finding = Finding(reading, "unclear", NOTHING, sentence)
+    elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
+        sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
+        finding = Finding(reading, "unclear", effect, sentence)
+    else:
+        better = effect.high < 0 and to_random.high < 0
+        worse = effect.low > 0 or to_random.low > 0
+        finding = Finding(reading, "holds" if better else "fails" if worse else "unclear", effect, sentence)
+    return Claim(
+        "C6",
+        "where 70 % or more of an image's activation map is important, delete the image to learn better",
+        f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
+        "images at random, at matched iterations; fails if it raises either",
+        [finding],
     )
 
 
-def describe_idle(results: pd.DataFrame) -> str:
-    """Which arms were not trained and why, in words."""
-    idle = results[(results["idle"] != "") & (results["matching"] == MATCHINGS[0])]
-    if idle.empty:
-        return "Every arm deletes some images and keeps enough to train on."
-    sentences = []
-    for (arm, reason), rows in idle.groupby(["arm", "idle"], sort=False):
-        seeds = ", ".join(map(str, rows["seed"]))
-        sentences.append(f"{arm} {reason} (seed{'s' if len(rows) > 1 else ''} {seeds})")
-    return "Not trained: " + "; ".join(sentences) + "."
+def _effect_on_fid(results: pd.DataFrame, to: str) -> Interval:
+    """The rule's FID minus that of another arm, at matched iterations."""
+    scored = results[(results["idle"] == "") & (results["matching"] == "iterations")]
+    for row in paired_differences(scored, "arm", {"rule70": to}, ["fid"]).to_dict("records"):
+        return Interval(row["estimate"], row["low"], row["high"], row["n"], unit="pairs")
+    return NOTHING
+
+
+def _percentages(shares: pd.Series) -> str:
+    """Such as ``2 % to 28 %``."""
+    low, high = (f"{100 * share:.3g} %" for share in (shares.min(), shares.max()))
+    return low if low == high else f"{low} to {high}"

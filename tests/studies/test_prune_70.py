@@ -1,256 +1,639 @@
-import math
+"""Which images the 70 % rule and its controls delete, against a plain reading of what each arm says; what follows."""
 
+import itertools
+import math
+import statistics
+import warnings
+from dataclasses import replace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gradcam_gan.studies.study import Study
+from helpers import refused, tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gradcam_gan.data import ImageSet
-from gradcam_gan.errors import InputError
+from gradcam_gan.data import ImageSet, load_images, to_model_range
+from gradcam_gan.errors import RunError
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
+from gradcam_gan.explaining.cam import explain, logits
+from gradcam_gan.explaining.measures import measures
 from gradcam_gan.intervals import paired_difference_interval
+from gradcam_gan.run_explainer import ALL_READINGS, EVIDENCES, METHODS, STATISTICS, Reading, RunExplainer
+from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import evaluate, reference_for
-from gradcam_gan.studies import arms, paths, pruning
-from gradcam_gan.studies.arms import (
+from gradcam_gan.studies import paths, prune_70
+from gradcam_gan.studies.arms import Arm, Pruning
+from gradcam_gan.studies.claims import ledger
+from gradcam_gan.studies.prune_70 import (
     BASELINE,
     MATCHINGS,
     METRICS,
-    Pruning,
+    Selection,
+    arm_chart,
+    class_balance,
+    contact_sheet,
+    coverage_scores,
     deleted_by_class,
-    describe_idle,
-    describe_ink,
+    diagnosis,
     differences,
+    dose_chart,
     evaluate_arm,
     evaluate_baseline,
     idle_reason,
+    judge_pruning,
+    kept,
     matched_epoch,
+    rarity,
+    rule_grid,
+    rule_heatmap,
     run_experiment,
-    shown_arm,
+    scoring_epoch,
+    select,
+    selection,
 )
-from gradcam_gan.studies.pruning import Selection
-from gradcam_gan.studies.study import PROFILES, Study
-from gradcam_gan.training import loop
-from gradcam_gan.training.config import TrainingConfig
-from gradcam_gan.training.loop import train
+from gradcam_gan.training.loop import run_name, train, training_images
+from gradcam_gan.training.objective import DCGANObjective
 from gradcam_gan.training.runs import load_run
 
-IMAGES, BATCH, COUNT = 128, 32, 32
-COLUMNS = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
+light = settings(max_examples=60, deadline=None)
+CONTROLS = ["random", "inverse", "instance-selection", "self-diagnosing"]
+ARMS = ["rule70", "dose", *CONTROLS]
+# maps that cover anything from almost nothing to almost everything, so that every cut divides the images
+VARIED = {"arm": "rule70", "epoch": 1, "evidence": "real", "tau": 0.5, "cut": 0.4}
 
 
-def tiny_study(**changes):
-    """Networks of a second each; no map comes near the normalisation, so the rule deletes nothing."""
-    values = {
-        "width": 2,
-        "train_images": IMAGES,
-        "batch_size": BATCH,
-        "precision": "float32",
-        "device": "cpu",
-        "threads": 1,
-        "epochs": 3,
-        "seeds": [0, 1],
-        "background_seeds": [],
-        "probe_images": 10,
-        "reference_images": 32,
-        "generated_images": COUNT,
-        "pruning_seeds": [1],
-        "pruning_epochs": 2,
-        "pruning_epoch": 2,
-        "pruning_arms": ["rule70", "random"],
-        "pruning_dose_arms": ["dose", "random"],
-        "pruning_doses": [0.4],
-        "pruning_normalisation": 1e6,
-    }
-    return Study.load("smoke", **{**values, **changes})
+def rule(**changes):
+    return Pruning(**VARIED | changes)
+
+
+def important_share(heatmap, normalisation, tau):
+    """Of one map (H, W) as a numpy array: positive part, normalised, counted."""
+    v = np.maximum(heatmap, 0)
+    if normalisation == "max":
+        v = v / v.max() if v.max() > 0 else v
+    elif normalisation == "min-max":
+        v = (v - v.min()) / (v.max() - v.min()) if v.max() > v.min() else np.zeros_like(v)
+    else:
+        v = v / normalisation
+    return np.count_nonzero(v >= tau) / v.size
+
+
+def with_statistics(run, epoch, kind, reference):
+    trained = run.discriminator(epoch)
+    if kind == "reference":
+        return calibrate(trained, reference)
+    return batch_statistics(trained) if kind == "batch" else trained
+
+
+def plain_maps(explainer, images, reference, epoch, method, kind, evidence, **options):
+    """Maps at image size, straight from ``explain``."""
+    network = with_statistics(explainer.run, epoch, kind, reference)
+    return explain(network, images, method=method, evidence=evidence, batch_size=64, **options).numpy()
+
+
+def plain_coverage(pruning, explainer, images, reference, epoch):
+    how = (pruning.method, pruning.statistics, pruning.evidence)
+    maps = plain_maps(explainer, images, reference, epoch, *how)
+    return np.array([important_share(heatmap, pruning.normalisation, pruning.tau) for heatmap in maps])
+
+
+def largest(scores, count):
+    """Indices of the largest scores, of equal ones the first in order."""
+    return set(sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:count])
+
+
+def deleted_by(keep):
+    assert keep.dtype == bool
+    return set(np.flatnonzero(~keep).tolist())
+
+
+def chosen(keep, epoch=1):
+    """A selection that keeps what one says."""
+    keep = np.asarray(keep, dtype=bool)
+    return Selection(keep, np.zeros(len(keep)), epoch)
+
+
+@pytest.fixture(scope="module")
+def reference(digits):
+    """What the ``explainer`` of conftest calibrates on."""
+    return digits[500:532]
+
+
+@pytest.fixture(scope="module")
+def images(tiny_run):
+    """The 128 images that the tiny run was trained on."""
+    return training_images(tiny_run.config)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_evaluator()
+
+
+@pytest.fixture(scope="module")
+def three_digits():
+    """60 each of 0, 1 and 2 in mixed order, 28x28."""
+    found = load_images("mnist-5k", 28, "train")
+    members = torch.cat([(found.labels == label).nonzero()[:60, 0] for label in range(3)])
+    members = members[torch.randperm(len(members), generator=torch.Generator().manual_seed(0))]
+    return ImageSet(found.images[members], found.labels[members], found.class_names)
+
+
+# --- the scores
+
+
+class TestCoverageScores:
+    @pytest.mark.parametrize(
+        ("method", "kind", "evidence", "epoch", "normalisation"),
+        [
+            ("gradcam", "running", "real", 1, "min-max"),
+            ("hirescam", "reference", "fake", 2, "max"),
+            ("gradcam", "batch", "fake", 3, "fixed"),
+        ],
+    )
+    def test_equals_a_count_on_the_maps_of_explain(
+        self, explainer, images, reference, monkeypatch, method, kind, evidence, epoch, normalisation
+    ):
+        maps = plain_maps(explainer, images.images, reference, epoch, method, kind, evidence)
+        if normalisation == "fixed":
+            normalisation = float(np.median(maps.max((1, 2))))
+        # the epoch is the one it is given, not the one configured
+        pruning = rule(
+            method=method, statistics=kind, evidence=evidence, normalisation=normalisation, tau=0.3
+        )
+        got = coverage_scores(pruning, explainer, images.images, epoch)
+        assert got.dtype == np.float64
+        np.testing.assert_array_equal(got, [important_share(one, normalisation, 0.3) for one in maps])
+        assert len(np.unique(got)) > 5  # images do differ
+        monkeypatch.setattr(prune_70, "CHUNK", 5)
+        np.testing.assert_array_equal(coverage_scores(pruning, explainer, images.images, epoch), got)
+
+
+def plain_lifts(explainer, images, reference, epoch, method, kind, evidence):
+    """Focus lift of every image at one epoch; a map without any evidence is at chance."""
+    maps = plain_maps(explainer, images, reference, epoch, method, kind, evidence)
+    table = measures(torch.from_numpy(maps), images)
+    return table["focus_lift"].where(~table["all_zero"], 1.0).to_numpy()
+
+
+class TestScoringEpoch:
+    def test_is_the_one_configured(self, explainer, digits):
+        assert [scoring_epoch(rule(epoch=epoch), explainer, digits) for epoch in (0, 1, 3)] == [0, 1, 3]
+
+    def test_the_clearest_of_the_trained_has_the_largest_mean_focus_lift(self, explainer, reference, digits):
+        found, untrained_is_clearest = [], []
+        for choice in itertools.product(METHODS, STATISTICS, EVIDENCES):
+            lifts = [
+                plain_lifts(explainer, digits[:20], reference, epoch, *choice).mean() for epoch in range(4)
+            ]
+            method, kind, evidence = choice
+            how = {"method": method, "statistics": kind, "evidence": evidence}
+            found.append(scoring_epoch(rule(epoch="clearest", probe_images=20, **how), explainer, digits))
+            assert found[-1] == 1 + int(np.argmax(lifts[1:]))
+            untrained_is_clearest.append(np.argmax(lifts) == 0)
+        assert len(set(found)) > 1  # it does depend on the choice of maps
+        assert any(untrained_is_clearest)
+
+    def test_only_the_probe_images_are_asked(self, explainer, reference, digits):
+        how = ("hirescam", "running", "real")
+        lifts = np.stack([plain_lifts(explainer, digits[:60], reference, epoch, *how) for epoch in (1, 2, 3)])
+        of_all = int(lifts.mean(1).argmax())
+        order = np.argsort(lifts[of_all] - np.delete(lifts, of_all, 0).max(0))  # first those against it
+        of_ten = int(lifts[:, order[:10]].mean(1).argmax())
+        assert of_ten != of_all
+        options = {"epoch": "clearest", "method": "hirescam"}
+        probes = digits[:60][torch.from_numpy(order)]
+        assert scoring_epoch(rule(probe_images=60, **options), explainer, probes) == 1 + of_all
+        assert scoring_epoch(rule(probe_images=10, **options), explainer, probes) == 1 + of_ten
+
+
+class TestRarity:
+    def test_ranks_from_one_nth_to_one_within_each_class(self, images, classifier, monkeypatch):
+        scores = rarity(images, classifier)
+        for label in images.labels.unique():
+            of_class = scores[(images.labels == label).numpy()]
+            count = len(of_class)
+            assert count < 64  # fewer images than features
+            np.testing.assert_allclose(np.sort(of_class), np.arange(1, count + 1) / count)
+        monkeypatch.setattr(prune_70, "CHUNK", 11)
+        np.testing.assert_allclose(rarity(images, classifier), scores)
+
+    def test_follows_the_density_of_the_class_s_gaussian(self, three_digits, classifier):
+        scores = rarity(three_digits, classifier)
+        with torch.no_grad():
+            features = classifier.features(three_digits.images).double().numpy()
+        for label in range(3):
+            members = (three_digits.labels == label).numpy()
+            away = features[members] - features[members].mean(0)
+            covariance = away.T @ away / (len(away) - 1)
+            mixed = 0.99 * covariance + 0.01 * np.trace(covariance) / 64 * np.eye(64)
+            distance = [one @ np.linalg.solve(mixed, one) for one in away]
+            assert np.argsort(scores[members]).tolist() == np.argsort(distance).tolist()
+
+    def test_an_outlier_and_an_image_under_a_wrong_label_are_rarest(self, three_digits, classifier):
+        pictures, labels = three_digits.images.clone(), three_digits.labels.clone()
+        noisy, wrong = int((labels == 2).nonzero()[5]), int((labels == 1).nonzero()[7])
+        noise = torch.Generator().manual_seed(0)
+        pictures[noisy] = torch.randint(0, 256, (1, 28, 28), generator=noise, dtype=torch.uint8)
+        labels[wrong] = 0
+        before = rarity(three_digits, classifier)[[noisy, wrong]]
+        after = rarity(ImageSet(pictures, labels, three_digits.class_names), classifier)[[noisy, wrong]]
+        assert after.tolist() == [1, 1]
+        assert (before < 1).all()
+
+    def test_classes_of_one_image_of_two_and_of_copies_have_scores(self, three_digits, classifier):
+        first = [int((three_digits.labels == label).nonzero()[0]) for label in range(3)]
+        second = int((three_digits.labels == 1).nonzero()[1])
+        few = [first[0], first[1], second, *[first[2]] * 4]
+        scores = rarity(
+            ImageSet(three_digits.images[few], three_digits.labels[few], three_digits.class_names), classifier
+        )
+        assert scores[0] == 1
+        assert ((scores > 0) & (scores <= 1)).all()
+        assert len(set(scores[3:])) == 1  # equal images, equal ranks
+
+
+@pytest.mark.parametrize("kind", ["running", "reference"])
+def test_diagnosis_is_the_mean_and_deviation_of_the_logits_over_the_trained_epochs(
+    explainer, images, reference, kind
+):
+    with torch.no_grad():
+        by_epoch = np.array(
+            [
+                logits(
+                    with_statistics(explainer.run, epoch, kind, reference), to_model_range(images.images)
+                ).double()
+                for epoch in (1, 2, 3)
+            ]
+        )
+    expected = [np.mean(one) + np.sqrt(np.mean((one - np.mean(one)) ** 2)) for one in by_epoch.T]
+    got = diagnosis(rule(statistics=kind), explainer, images.images)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+    for others in (by_epoch.mean(0), by_epoch.mean(0) + by_epoch.std(0, ddof=1)):
+        assert not np.allclose(got, others, rtol=1e-2)  # the deviation has a say
+
+
+# --- which images stay
+
+
+def test_the_rule_deletes_from_the_cut_on():
+    covered = np.array([0.7, np.nextafter(0.7, 0), np.nextafter(0.7, 1), 0.0, 1.0])
+    assert kept(rule(cut=0.7), covered, covered).tolist() == [False, True, False, True, False]
+    assert kept(rule(cut=1), covered, covered).tolist() == [True, True, True, True, False]
+
+
+sixteenths = st.integers(0, 16).map(lambda number: number / 16)  # many ties
+several = st.lists(sixteenths, min_size=1, max_size=40).map(np.array)
+
+
+@light
+@given(covered=several, cut=sixteenths.filter(bool), share=st.floats(0.001, 0.999), data=st.data())
+def test_the_rule_ignores_scores_and_the_others_delete_as_many_or_their_share_of_the_largest(
+    covered, cut, share, data
+):
+    scores = np.array(data.draw(st.lists(sixteenths, min_size=len(covered), max_size=len(covered))))
+    by_rule = {index for index, value in enumerate(covered) if value >= cut}
+    assert deleted_by(kept(rule(cut=cut), covered, scores)) == by_rule
+    for arm in CONTROLS:
+        keep = kept(rule(arm=arm, cut=cut), covered, scores)
+        assert deleted_by(keep) == largest(scores.tolist(), len(by_rule))
+    for arm in ARMS[1:]:
+        keep = kept(rule(arm=arm, share=share, cut=cut), covered, scores)
+        count = (~keep).sum()
+        assert abs(count - share * len(scores)) <= 0.5
+        assert deleted_by(keep) == largest(scores.tolist(), count)
+
+
+@pytest.mark.parametrize(
+    ("share", "deleted"), [(0.04, set()), (0.34, {1, 3}), (0.5, {1, 3, 4}), (0.67, {0, 1, 3, 4})]
+)
+def test_a_share_is_rounded_and_of_equal_scores_the_first_in_order_go(share, deleted):
+    scores = np.array([1.0, 2.0, 1.0, 2.0, 2.0, 1.0])
+    assert deleted_by(kept(rule(arm="dose", share=share), scores, scores)) == deleted
+
+
+class TestSelect:
+    @pytest.mark.parametrize("arm", ARMS)
+    def test_every_arm_deletes_by_its_own_score(self, explainer, images, reference, digits, classifier, arm):
+        pruning = rule(arm=arm, share=0.3 if arm == "dose" else None)
+        covered = plain_coverage(pruning, explainer, images.images, reference, 1)
+        scores = {
+            "rule70": lambda: covered,
+            "dose": lambda: covered,
+            "inverse": lambda: -covered,
+            "random": lambda: np.random.default_rng(0).random(128),
+            "instance-selection": lambda: rarity(images, classifier),
+            "self-diagnosing": lambda: -diagnosis(pruning, explainer, images.images),
+        }[arm]()
+        count = 38 if arm == "dose" else sum(covered >= pruning.cut)
+        assert 0 < count < 128
+        found = select(pruning, explainer, images, digits, classifier)
+        assert deleted_by(found.keep) == largest(scores.tolist(), count)
+        assert found.epoch == 1
+        np.testing.assert_array_equal(found.coverage, covered)  # every arm says what the rule saw
+
+    def test_the_random_arm_follows_the_runs_seed(self, explainer, images, digits, classifier):
+        other_seed = replace(explainer.run, config=explainer.run.config.changed(seed=5))
+        found = select(
+            rule(arm="random", share=0.5), RunExplainer(other_seed, digits[:2]), images, digits, classifier
+        )
+        assert deleted_by(found.keep) == largest(np.random.default_rng(5).random(128).tolist(), 64)
+
+    def test_the_clearest_epoch_scores_where_it_is_asked_for(
+        self, explainer, images, reference, digits, classifier
+    ):
+        expected = scoring_epoch(rule(epoch="clearest", probe_images=20), explainer, digits)
+        assert expected > 1  # not the one that VARIED names
+        pruning = rule(epoch="clearest", cut=0.1, probe_images=20)
+        found = select(pruning, explainer, images, digits, classifier)
+        assert found.epoch == expected
+        covered = plain_coverage(pruning, explainer, images.images, reference, expected)
+        assert deleted_by(found.keep) == {index for index in range(128) if covered[index] >= 0.1}
+
+
+class TestSelectionOnDisk:
+    saved = Selection(np.array([True, False, True, False]), np.array([0.1, 1 / 3, 0.0, 1.0]), 18)
+
+    def test_comes_back_as_it_was(self, tmp_path):
+        self.saved.save(tmp_path / "one.safetensors")
+        again = Selection.load(tmp_path / "one.safetensors")
+        assert (again.keep.dtype, again.keep.tolist()) == (bool, self.saved.keep.tolist())
+        assert again.coverage.tobytes() == self.saved.coverage.tobytes()
+        assert (again.epoch, type(again.epoch)) == (18, int)
+
+    def test_a_damaged_file_or_another_one_is_named(self, tmp_path, tiny_run):
+        path = tmp_path / "one.safetensors"
+        self.saved.save(path)
+        path.write_bytes(path.read_bytes()[:-1])
+        assert f"{path} cannot be read" in refused(Selection.load, path, error=RunError)
+        weights = next(tiny_run.path.glob("checkpoints/*/generator.safetensors"))
+        assert f"{weights} holds no selection" in refused(Selection.load, weights, error=RunError)
+
+
+def forbidden(*_arguments, **_named):
+    raise AssertionError("it is done again")
+
+
+class TestSelection:
+    def arm(self, **changes):
+        options = {"arm": "rule70", "epoch": 2, "tau": 0.5, "cut": 0.5, "calibration_images": 20}
+        return Arm(Pruning(**options | changes), tiny(train_images=128, epochs=1), tiny(train_images=128))
+
+    def test_trains_the_baseline_is_made_once_and_then_read(self, tmp_path, monkeypatch):
+        arm = self.arm(arm="dose", share=0.3)
+        first = selection(arm, tmp_path)
+        assert load_run(tmp_path / arm.baseline.name).epochs == [0, 1, 2]
+        assert {entry.name for entry in tmp_path.iterdir()} == {arm.baseline.name, "selections"}
+        assert ((~first.keep).sum(), first.epoch) == (38, 2)
+        monkeypatch.setattr(prune_70, "select", forbidden)
+        monkeypatch.setattr(prune_70, "train", forbidden)
+        again = selection(arm, tmp_path)
+        assert again.keep.tolist() == first.keep.tolist()
+        assert again.coverage.tolist() == first.coverage.tolist()
+
+    @pytest.mark.parametrize(
+        "changes", [{"statistics": "reference", "evidence": "real"}, {"epoch": "clearest"}]
+    )
+    def test_is_that_of_the_baselines_networks_on_all_images(self, tmp_path, classifier, changes):
+        arm = self.arm(**changes)
+        found = selection(arm, tmp_path)
+        images, held_out = training_images(arm.baseline), training_images(arm.baseline, "test").images
+        explainer = RunExplainer(load_run(tmp_path / arm.baseline.name), images.images[:20])
+        expected = select(arm.pruning, explainer, images, held_out, classifier)
+        assert found.keep.tolist() == expected.keep.tolist()
+        assert found.coverage.tolist() == expected.coverage.tolist()
+        assert found.epoch == expected.epoch
+
+    def test_an_interrupted_one_leaves_nothing_behind(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(prune_70, "coverage_scores", forbidden)
+        with pytest.raises(AssertionError):
+            selection(self.arm(), tmp_path)
+        assert list((tmp_path / "selections").iterdir()) == []
+
+    def test_data_that_are_not_there_are_refused_before_anything_is_made(self, tmp_path):
+        training = tiny(train_images=4001)
+        message = refused(selection, Arm(Pruning(arm="rule70", epoch=2), training, training), tmp_path)
+        assert "train_images=4001, but mnist-5k has 4000 training images" in message
+        assert not list(tmp_path.iterdir())
+
+
+# --- every reading of the rule
+
+
+TAUS, CUTS = [0.1, 0.25, 0.5, 1.0], [0.05, 0.4, 0.7, 1.0]
+CHOICES = ["method", "statistics", "evidence", "normalisation", "tau", "cut"]
+
+
+class TestRuleGrid:
+    def test_equals_a_loop_over_every_combination_and_image(self, explainer, images, reference, monkeypatch):
+        grid = rule_grid(explainer, images.images, 2, TAUS, CUTS)
+        assert list(grid) == [*CHOICES[:3], "seed", "epoch", *CHOICES[3:], "deleted"]
+        assert grid[["seed", "epoch"]].drop_duplicates().to_numpy().tolist() == [[0, 2]]
+        cells, expected = grid.set_index(CHOICES)["deleted"].to_dict(), {}
+        for choice in itertools.product(METHODS, STATISTICS, EVIDENCES):
+            maps = plain_maps(explainer, images.images, reference, 2, *choice)
+            small = plain_maps(explainer, images.images, reference, 2, *choice, upsample=False)
+            typical = statistics.median_low(one.max() for one in small if one.max() > 0)
+            for name, scale in (("max", "max"), ("min-max", "min-max"), ("fixed", np.float32(typical))):
+                for tau in TAUS:
+                    shares = [important_share(one, scale, tau) for one in maps]
+                    for cut in CUTS:
+                        expected[*choice, name, tau, cut] = sum(share >= cut for share in shares) / 128
+        assert cells == expected
+        assert len(cells) == len(grid) == 384
+        assert len(set(expected.values())) > 30  # not all 0 or 1
+        monkeypatch.setattr(prune_70, "CHUNK", 9)
+        pd.testing.assert_frame_equal(rule_grid(explainer, images.images, 2, TAUS, CUTS), grid)
+
+    def test_maps_that_are_zero_everywhere_delete_nothing(self, explainer, images, monkeypatch):
+        nothing = dict.fromkeys(METHODS, torch.zeros(128, 8, 8)), torch.zeros(128)
+        monkeypatch.setattr(explainer, "signed", lambda *_, **__: nothing)
+        grid = rule_grid(explainer, images.images, 1, [0.01], [0.01])
+        assert len(grid) == 24
+        assert (grid["deleted"] == 0).all()
+
+
+# --- what goes, and what stays
+
+
+class TestContactSheet:
+    PICTURES = torch.arange(10).reshape(10, 1, 1, 1)
+
+    def shown(self, count, **deleted):
+        """By arm, the indices that it deletes."""
+        selections = {(arm, 3): chosen(~np.isin(np.arange(10), list(gone))) for arm, gone in deleted.items()}
+        key, sheet = contact_sheet(selections, self.PICTURES, count)
+        assert sheet.shape[2:] == (1, 1, 1)
+        return key, sheet.flatten(1).tolist()
+
+    def test_gives_two_rows_of_the_first_images_in_order_that_go_and_that_stay(self):
+        key, rows = self.shown(4, rule70=[1, 3, 4, 6, 9], dose=[0])
+        assert key == ("rule70", 3)
+        assert rows == [[1, 3], [4, 6], [0, 2], [5, 7]]
+
+    @pytest.mark.parametrize(
+        ("deleted", "count", "columns"),
+        [([1, 2, 3], 8, 1), ([2, 3, 4, 5, 6, 7, 8], 8, 1), (range(5), 3, 1), (range(6), 20, 2)],
+    )
+    def test_has_as_few_as_go_or_stay_or_are_asked_for(self, deleted, count, columns):
+        assert [len(row) for row in self.shown(count, rule70=deleted)[1]] == [columns] * 4
+
+    @pytest.mark.parametrize("everything", [[], range(10)], ids=["deletes nothing", "keeps nothing"])
+    def test_goes_on_to_an_arm_that_has_both(self, everything):
+        key, rows = self.shown(6, rule70=everything, dose=[7, 8])
+        assert key == ("dose", 3)
+        assert rows == [[7], [8], [0], [1]]
+
+    def test_refuses_where_no_arm_has_both(self):
+        assert "no arm deletes some images and keeps some; set pruning_doses" in refused(
+            self.shown, 4, rule70=[], dose=range(10)
+        )
+
+
+def test_the_share_of_each_class_that_goes():
+    """Against brute force; no image is of class b."""
+    random = np.random.default_rng(0)
+    labels = random.choice([0, 2, 3], 60)
+    stays = {("rule70", 0): 0.9, ("rule70", 1): 0.6, ("dose 20 %", 0): 0.5, ("dose 20 %", 1): 0.2}
+    selections = {network: chosen(random.random(60) < share) for network, share in stays.items()}
+    images = ImageSet(torch.zeros(60, 1, 2, 2), torch.from_numpy(labels), ("a", "b", "c", "d"))
+    table = deleted_by_class(selections, images)
+    assert table.index.tolist() == ["a", "c", "d"]
+    assert list(table) == ["rule70", "dose 20 %"]
+    for (label, name), arm in itertools.product(((0, "a"), (2, "c"), (3, "d")), table):
+        members = [i for i in range(60) if labels[i] == label]
+        shares = [sum(not selections[arm, seed].keep[i] for i in members) / len(members) for seed in (0, 1)]
+        assert table.loc[name, arm] == pytest.approx(sum(shares) / 2)
+
+
+# --- trained and scored
+
+
+@pytest.mark.parametrize(
+    ("stays", "reason"),
+    [
+        (100, "deletes nothing"),
+        (99, ""),
+        (32, ""),  # exactly a batch can be trained
+        (31, "leaves less than a batch"),
+        (0, "leaves less than a batch"),
+    ],
+)
+def test_an_arm_is_idle_that_cannot_or_need_not_be_trained(stays, reason):
+    assert idle_reason(chosen(np.arange(100) < stays), 32) == reason
+
+
+@pytest.mark.parametrize(
+    ("epochs", "stays", "of", "expected"),
+    [(25, 80, 100, 20), (25, 99, 100, 25), (25, 97, 100, 24), (3, 1, 2, 2), (2, 77, 128, 1), (25, 1, 100, 1)],
+)
+def test_the_matched_epoch_is_the_kept_share_of_the_epochs_and_never_the_untrained(
+    epochs, stays, of, expected
+):
+    """After E epochs of the baseline's length, an arm with a share s has passed E / s times over its images."""
+    assert matched_epoch(epochs, chosen(np.arange(of) < stays)) == expected
+
+
+COUNT = 32  # generated images
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
+    """Networks of a second each; no map comes near the normalisation, so the rule deletes nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RUNS", tmp_path_factory.mktemp("runs"))
-        yield tiny_study()
+        yield Study.load(
+            "smoke",
+            width=2,
+            train_images=128,
+            batch_size=32,
+            precision="float32",
+            device="cpu",
+            probe_images=10,
+            reference_images=32,
+            generated_images=COUNT,
+            pruning_seeds=[1],
+            pruning_epochs=2,
+            pruning_epoch=2,
+            pruning_arms=["rule70", "random"],
+            pruning_dose_arms=["dose", "random"],
+            pruning_doses=[0.4],
+            pruning_normalisation=1e6,
+        )
 
 
 @pytest.fixture(scope="module")
-def reference(study):
+def scored_against(study):
     return reference_for(study.config(1), study.runs_dir)
 
 
 @pytest.fixture(scope="module")
-def baseline(study):
-    return train(study.config(1), study.runs_dir)
-
-
-@pytest.fixture(scope="module")
-def dose(study, reference, baseline):
-    """The configuration of an arm that deletes 51 of 128 images, and its rows."""
-    config = study.arm_configs()[2]
-    return config, evaluate_arm(config, study.runs_dir, reference, COUNT)
-
-
-def deleting(config, share):
-    return config.changed(pruning=Pruning(**{**dict(config.pruning), "arm": "dose", "share": share}))
-
-
-def chosen(kept, of):
-    return Selection(np.arange(of) < kept, np.zeros(of), 1)
-
-
-class TestIdleReason:
-    @pytest.mark.parametrize(
-        ("kept", "of", "reason"),
-        [
-            (100, 100, "deletes nothing"),
-            (99, 100, ""),
-            (33, 100, ""),
-            (32, 100, ""),  # exactly a batch can be trained
-            (31, 100, "leaves less than a batch"),
-            (0, 100, "leaves less than a batch"),
-        ],
-    )
-    def test_names_what_cannot_or_need_not_be_trained(self, kept, of, reason):
-        assert idle_reason(chosen(kept, of), 32) == reason
-
-
-class TestMatchedEpoch:
-    @pytest.mark.parametrize(
-        ("epochs", "kept", "of", "expected"),
-        [
-            (25, 80, 100, 20),
-            (25, 60, 100, 15),
-            (16, 1, 4, 4),
-            (25, 99, 100, 25),  # 24.75
-            (25, 97, 100, 24),  # 24.25
-            (3, 1, 2, 2),  # 1.5
-            (2, 77, 128, 1),  # 1.2
-        ],
-    )
-    def test_is_the_kept_share_of_the_epochs(self, epochs, kept, of, expected):
-        """After E epochs of the baseline's length, an arm with a share s has passed E / s times over its images."""
-        assert matched_epoch(epochs, chosen(kept, of)) == expected
-
-    @pytest.mark.parametrize(("epochs", "kept"), [(1, 1), (1, 49), (2, 20), (25, 1)])
-    def test_is_never_the_untrained_epoch(self, epochs, kept):
-        assert matched_epoch(epochs, chosen(kept, 100)) == 1
-
-
-class TestEvaluateBaseline:
-    def test_has_the_same_scores_at_both_matchings(self, baseline, reference):
-        table = evaluate_baseline(baseline, 2, reference, COUNT)
-        assert table["matching"].tolist() == list(MATCHINGS)
-        assert table["epoch"].tolist() == [2, 2]
-        first, second = table.drop(columns="matching").to_dict("records")
-        assert first == second
-        expected = evaluate(baseline.generator(2), reference, count=COUNT)
-        assert {name: first[name] for name in expected} == pytest.approx(expected, rel=1e-4)
-
-    def test_its_rows_join_those_of_an_arm(self, baseline, reference, dose):
-        table = evaluate_baseline(baseline, 1, reference, COUNT)
-        assert set(table) == set(dose[1])
-        keys = table[["arm", "kind", "seed", "deleted", "idle"]].drop_duplicates()
-        assert keys.to_numpy().tolist() == [[BASELINE, BASELINE, 1, 0.0, ""]]
-
-
-class TestEvaluateArm:
-    def test_has_a_row_per_matching_with_its_epoch(self, dose):
-        config, table = dose
-        assert table["matching"].tolist() == list(MATCHINGS) == ["iterations", "epochs"]
-        assert table["epoch"].tolist() == [2, 1]  # 77 of 128 images are kept
-        assert set(table["arm"]) == {"dose 40 %"}
-        assert set(table["kind"]) == {"dose"}
-        assert set(table["seed"]) == {1}
-        assert set(table["idle"]) == {""}
-        assert config.pruning.share == 0.4
-
-    def test_deleted_is_the_share_of_the_images_that_went(self, dose, study):
-        config, table = dose
-        assert table["deleted"].tolist() == [51 / 128] * 2
-        assert load_run(study.runs_dir / config.name).manifest["train_images"] == 77
-
-    def test_has_the_scores_of_the_arms_generator_at_these_epochs(self, dose, study, reference):
-        config, table = dose
-        run = load_run(study.runs_dir / config.name)
-        for row in table.to_dict("records"):
-            generator = run.generator(row["epoch"])
-            expected = evaluate(generator, reference, count=COUNT)
-            assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
-        assert table["fid"].nunique() == 2
-
-    def test_trains_on_exactly_one_batch(self, dose, study, reference):
-        """A share that keeps 32 images; a second pass over them is a second iteration."""
-        config = deleting(dose[0], 0.75)
-        table = evaluate_arm(config, study.runs_dir, reference, COUNT)
-        assert table["idle"].tolist() == ["", ""]
-        assert table["deleted"].tolist() == [0.75] * 2
-        assert table["epoch"].tolist() == [2, 1]
-        assert load_run(study.runs_dir / config.name).manifest["train_images"] == 32
-
-    @pytest.mark.parametrize(
-        ("share", "reason", "deleted"),
-        [(None, "deletes nothing", 0.0), (97 / 128, "leaves less than a batch", 97 / 128)],
-    )
-    def test_an_idle_arm_has_rows_without_scores_and_is_not_trained(
-        self, dose, study, reference, share, reason, deleted
-    ):
-        config = study.arm_configs()[0] if share is None else deleting(dose[0], share)
-        table = evaluate_arm(config, study.runs_dir, reference, COUNT)
-        assert table["matching"].tolist() == list(MATCHINGS)
-        assert table["idle"].tolist() == [reason] * 2
-        assert table["deleted"].tolist() == [deleted] * 2
-        assert set(table["arm"]) == {config.pruning.label}
-        assert not set(table) & {*METRICS, "epoch"}
-        assert not (study.runs_dir / config.name / "checkpoints").exists()
-
-    def test_training_refuses_the_arm_that_leaves_less_than_a_batch(self, dose, study):
-        with pytest.raises(InputError, match="leaves 31 of 128 training images"):
-            train(deleting(dose[0], 97 / 128), study.runs_dir)
-
-    def test_refuses_a_training_without_pruning(self, study, reference):
-        with pytest.raises(InputError, match="no pruning, so nothing is selected"):
-            evaluate_arm(study.config(1), study.runs_dir, reference, COUNT)
-
-
-@pytest.fixture(scope="module")
-def results(study, reference, dose):
-    return run_experiment(study, reference)
+def results(study, scored_against):
+    return run_experiment(study, scored_against)
 
 
 class TestRunExperiment:
     def test_has_the_baseline_and_every_arm_at_both_matchings(self, results):
-        expected = ["baseline", "rule70", "random", "dose 40 %", "random 40 %"]
-        assert results["arm"].tolist() == [arm for arm in expected for _ in MATCHINGS]
-        assert results["kind"].tolist() == [arm.split()[0] for arm in expected for _ in MATCHINGS]
-        assert results["matching"].tolist() == list(MATCHINGS) * 5
-        assert set(results["seed"]) == {1}
+        arms = ["baseline", "rule70", "random", "dose 40 %", "random 40 %"]
+        assert results["arm"].tolist() == [arm for arm in arms for _ in MATCHINGS]
+        assert results["kind"].tolist() == [arm.split()[0] for arm in arms for _ in MATCHINGS]
+        assert results["matching"].tolist() == list(MATCHINGS) * 5 == ["iterations", "epochs"] * 5
         assert list(results)[:7] == ["arm", "kind", "seed", "deleted", "idle", "matching", "epoch"]
-        assert set(METRICS) < set(results)
+        assert set(results["seed"]) == {1}
 
-    def test_arms_are_scored_beside_the_baseline_of_as_many_epochs(self, results, baseline):
-        """The baseline is trained for three epochs, the arms for two."""
+    def test_arms_are_scored_beside_the_baseline_of_as_many_epochs(self, results, study):
+        """The baseline is trained for three epochs, the arms for two; 77 of 128 images are kept."""
         by_arm = results.groupby("arm")["epoch"].agg(list)
-        assert baseline.epochs[-1] == 3
+        assert load_run(study.runs_dir / study.config(1).name).epochs == [0, 1, 2, 3]
         assert by_arm["baseline"] == [2, 2]
         assert by_arm["dose 40 %"] == by_arm["random 40 %"] == [2, 1]
+        deleted = results.groupby("arm")["deleted"].first()
+        assert (deleted["baseline"], deleted["rule70"], deleted["dose 40 %"]) == (0, 0, 51 / 128)
 
-    def test_idle_arms_have_no_scores_and_the_others_have_all(self, results):
+    def test_scores_are_those_of_the_arms_generators(self, results, study, scored_against):
+        arm = study.arms()[2]
+        run = load_run(study.runs_dir / run_name(arm.training, selection(arm, study.runs_dir).keep))
+        assert run.manifest["train_images"] == 77
+        rows = results[results["arm"] == "dose 40 %"]
+        for row in rows.to_dict("records"):
+            expected = evaluate(run.generator(int(row["epoch"])), scored_against, count=COUNT)
+            assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+        assert rows["fid"].nunique() == 2
+
+    def test_idle_arms_have_no_scores_and_are_not_trained(self, results, study):
         idle = results["arm"].isin(["rule70", "random"])
-        assert (results["idle"] != "").tolist() == idle.tolist()
+        assert results["idle"].tolist() == ["deletes nothing" if one else "" for one in idle]
         assert results.loc[idle, ["epoch", *METRICS]].isna().all(axis=None)
         assert results.loc[~idle, ["epoch", *METRICS]].notna().all(axis=None)
-        assert (results["n"].dropna() == COUNT).all()
+        pruned = [path for path in study.runs_dir.iterdir() if "-keep" in path.name]
+        assert len(pruned) == 2
 
-    def test_leaves_seeds_alone_that_are_not_asked_for(self, results, study):
-        assert not (study.runs_dir / study.config(0).name).exists()
+    def test_an_arm_that_leaves_less_than_a_batch_is_not_trained(self, results, study, scored_against):
+        arm = study.arms()[2]
+        pruning = Pruning(**arm.pruning.model_dump() | {"share": 97 / 128})
+        table = evaluate_arm(replace(arm, pruning=pruning), study.runs_dir, scored_against, COUNT)
+        assert table["idle"].tolist() == ["leaves less than a batch"] * 2
+        assert table["deleted"].tolist() == [97 / 128] * 2
+        assert not set(table) & {*METRICS, "epoch"}
+
+    def test_a_baselines_matchings_coincide(self, results, study, scored_against):
+        table = evaluate_baseline(train(study.config(1), study.runs_dir), 2, scored_against, COUNT)
+        first, second = table.drop(columns="matching").to_dict("records")
+        assert first == second
+        assert (first["arm"], first["kind"], first["seed"], first["idle"]) == (BASELINE, BASELINE, 1, "")
 
     def test_a_second_call_neither_trains_nor_selects_nor_scores(
-        self, results, study, reference, monkeypatch
+        self, results, study, scored_against, monkeypatch
     ):
-        def refuse(*_args, **_kwargs):
-            raise AssertionError("done once already")
-
-        monkeypatch.setattr(loop, "_Session", refuse)
-        monkeypatch.setattr(loop, "select", refuse)
-        monkeypatch.setattr("gradcam_gan.scoring.scores.evaluate", refuse)
-        pd.testing.assert_frame_equal(run_experiment(study, reference), results, rtol=1e-12)
+        monkeypatch.setattr(DCGANObjective, "step", forbidden)
+        monkeypatch.setattr(prune_70, "select", forbidden)
+        monkeypatch.setattr("gradcam_gan.scoring.scores.evaluate", forbidden)
+        pd.testing.assert_frame_equal(run_experiment(study, scored_against), results, rtol=1e-12)
 
     def test_its_rows_can_be_compared(self, results):
         compared = differences(results)
@@ -259,35 +642,33 @@ class TestRunExperiment:
         assert compared["estimate"].notna().all()
 
 
+# --- compared
+
+
 # Made-up results: FID by arm and seed. "seldom" was trained for one seed of the five.
 FID = {
     "baseline": [10.0, 12.0, 11.0, 15.0, 12.0],
     "rule70": [9.0, 10.0, 12.0, 11.0, 12.0],
     "random": [11.0, 12.0, 13.0, 14.0, 11.0],
     "dose 20 %": [math.nan, 8.0, math.nan, 12.0, 9.0],
+    "dose 40 %": [14.0, 15.0, 14.0, 19.0, 16.0],
     "seldom": [math.nan, math.nan, math.nan, 14.0, math.nan],
 }
 
 
-def made_up(fid=FID, *, idle=(), shuffle=None):
+def made_up(fid=FID, *, idle=()):
     """Rows as of ``run_experiment``: recall is a hundredth of FID, at matched epochs FID is 1 more in the arms."""
     rows = []
-    for arm, values in fid.items():
+    for (arm, values), matching in itertools.product(fid.items(), MATCHINGS):
         for seed, value in enumerate(values):
-            if math.isnan(value):
-                continue
-            for matching in MATCHINGS:
-                extra = 1 if matching == "epochs" and arm != BASELINE else 0
-                row = {"arm": arm, "kind": arm.split()[0], "seed": seed, "matching": matching}
-                row |= {"deleted": 0.0 if arm == BASELINE else 0.1 * (seed + 1), "idle": ""}
-                scores = {"fid": value + extra, "recall": value / 100}
-                if (arm, seed) in idle:
-                    row["idle"], scores = "deletes nothing", {}
+            row = {"arm": arm, "kind": arm.split()[0], "seed": seed, "matching": matching, "idle": ""}
+            row["deleted"] = 0.0 if arm == BASELINE else 0.1 * (seed + 1)
+            scores = {"fid": value + (matching == "epochs" and arm != BASELINE), "recall": value / 100}
+            if (arm, seed) in idle:
+                row["idle"], scores = "deletes nothing", {}
+            if not math.isnan(value):
                 rows.append({**row, **scores})
-    table = pd.DataFrame(rows)
-    if shuffle is not None:
-        table = table.sample(frac=1, random_state=shuffle, ignore_index=True)
-    return table
+    return pd.DataFrame(rows)
 
 
 def row_of(table, arm, matching="iterations", metric="fid"):
@@ -296,95 +677,56 @@ def row_of(table, arm, matching="iterations", metric="fid"):
     return row
 
 
+COLUMNS = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
+
+
 class TestDifferences:
-    def test_has_a_row_per_arm_matching_and_metric(self):
+    def test_has_a_row_per_matching_arm_and_metric(self):
         table = differences(made_up(), ["fid", "recall"])
         assert list(table) == COLUMNS
         keys = table[["matching", "arm", "metric"]].to_numpy().tolist()
-        assert keys == [
-            [matching, arm, metric]
-            for matching in MATCHINGS
-            for arm in ("rule70", "random", "dose 20 %", "seldom")
-            for metric in ("fid", "recall")
-        ]
+        arms = [arm for arm in FID if arm != BASELINE]
+        assert keys == [list(key) for key in itertools.product(MATCHINGS, arms, ["fid", "recall"])]
         assert row_of(table, "dose 20 %")["kind"] == "dose"
 
-    def test_is_the_mean_of_the_paired_differences(self):
-        """By hand: -1, -2, 1, -4, 0 for the rule and 1, 0, 2, -1, -1 at random."""
-        table = differences(made_up(), ["fid", "recall"])
-        rule, random = row_of(table, "rule70"), row_of(table, "random")
-        assert rule["estimate"] == pytest.approx(-6 / 5)
-        assert random["estimate"] == pytest.approx(1 / 5)
-        assert row_of(table, "rule70", metric="recall")["estimate"] == pytest.approx(-6 / 500)
-        assert rule["n"] == random["n"] == 5
-        expected = paired_difference_interval(FID["rule70"], FID["baseline"])
-        assert (rule["low"], rule["high"]) == pytest.approx((expected.low, expected.high))
-        assert rule["low"] < -6 / 5 < rule["high"]
+    def test_is_the_mean_of_the_paired_differences_in_baseline_deviations_too(self):
+        """By hand: -1, -2, 1, -4, 0 for the rule and 1, 0, 2, -1, -1 at random.
 
-    def test_each_matching_is_compared_for_itself(self):
-        table = differences(made_up(), ["fid"])
-        for arm in ("rule70", "random", "dose 20 %", "seldom"):
-            at_iterations, at_epochs = (row_of(table, arm, matching) for matching in MATCHINGS)
-            assert at_epochs["estimate"] == pytest.approx(at_iterations["estimate"] + 1)
+        The baseline's are 10, 12, 11, 15, 12: squares about 12 sum to 14, over n - 1 = 4.
+        """
+        table, deviation = differences(made_up(), ["fid", "recall"]), math.sqrt(14 / 4)
+        rule, random = row_of(table, "rule70"), row_of(table, "random")
+        assert (rule["estimate"], random["estimate"]) == pytest.approx((-6 / 5, 1 / 5))
+        assert (rule["effect"], random["effect"]) == pytest.approx((-6 / 5 / deviation, 1 / 5 / deviation))
+        recall = row_of(table, "rule70", metric="recall")
+        assert (recall["estimate"], recall["effect"]) == pytest.approx((-6 / 500, -6 / 5 / deviation))
+        expected = paired_difference_interval(FID["rule70"], FID["baseline"])
+        assert (rule["low"], rule["high"], rule["n"]) == (expected.low, expected.high, 5)
 
     def test_each_matching_is_compared_with_its_own_rows_of_the_other_arm(self):
-        """Two arms are both 1 worse at matched epochs; the baseline's matchings coincide."""
-        table = differences(made_up(), ["fid"], to="random")
-        for arm, extra in (("rule70", 0), ("dose 20 %", 0), ("baseline", -1)):
-            at_iterations, at_epochs = (row_of(table, arm, matching) for matching in MATCHINGS)
-            assert at_epochs["estimate"] == pytest.approx(at_iterations["estimate"] + extra)
+        """Arms are 1 worse at matched epochs; the baseline's matchings coincide."""
+        for to, arm, extra in ((BASELINE, "rule70", 1), ("random", "rule70", 0), ("random", BASELINE, -1)):
+            table = differences(made_up(), ["fid"], to=to)
+            at_iterations, at_epochs = (row_of(table, arm, matching)["estimate"] for matching in MATCHINGS)
+            assert at_epochs == pytest.approx(at_iterations + extra)
 
-    @pytest.mark.parametrize("shuffle", range(3))
-    def test_pairs_by_seed_whatever_the_order_of_the_rows(self, shuffle):
-        """A constant difference has no width only where every seed meets itself."""
-        fid = {"baseline": FID["baseline"], "rule70": [value - 2.5 for value in FID["baseline"]]}
-        row = row_of(differences(made_up(fid, shuffle=shuffle), ["fid"]), "rule70")
-        assert (row["estimate"], row["low"], row["high"]) == (-2.5, -2.5, -2.5)
-
-    def test_leaves_out_seeds_that_one_of_both_lacks(self):
+    def test_leaves_out_seeds_that_the_arm_lacks(self):
         """Seeds 1, 3 and 4: -4, -3, -3; their shares are 20, 40 and 50 %."""
         row = row_of(differences(made_up(), ["fid"]), "dose 20 %")
-        assert row["n"] == 3
-        assert row["estimate"] == pytest.approx(-10 / 3)
-        assert row["deleted"] == pytest.approx(1.1 / 3)
-
-    def test_leaves_out_seeds_that_the_baseline_lacks(self):
-        """Seeds 0 and 1; the share of seed 2 does not count either."""
-        fid = {"baseline": [10.0, 11.0, math.nan], "rule70": [9.0, 8.0, 50.0]}
-        row = row_of(differences(made_up(fid), ["fid"]), "rule70")
-        assert (row["n"], row["estimate"]) == (2, -2.0)
-        assert row["deleted"] == pytest.approx((0.1 + 0.2) / 2)
-
-    def test_an_arm_that_shares_no_seed_has_no_row(self):
-        fid = {"baseline": [10.0, math.nan], "rule70": [math.nan, 9.0]}
-        assert differences(made_up(fid), ["fid"]).empty
-
-    def test_one_pair_has_an_estimate_without_bounds(self):
-        row = row_of(differences(made_up(), ["fid"]), "seldom")
-        assert (row["n"], row["estimate"]) == (1, -1.0)
-        assert math.isnan(row["low"])
-        assert math.isnan(row["high"])
+        assert (row["n"], row["estimate"], row["deleted"]) == (
+            3,
+            pytest.approx(-10 / 3),
+            pytest.approx(1.1 / 3),
+        )
 
     def test_can_be_taken_to_another_arm(self):
-        """By hand: the rule less random is -2, -2, -1, -3, 1; the baseline less random -1, 0, -2, 1, 1."""
+        """By hand: the rule less random is -2, -2, -1, -3, 1; the effect is in the baseline's deviation."""
         table = differences(made_up(), ["fid"], to="random")
-        assert table["arm"].unique().tolist() == ["baseline", "rule70", "dose 20 %", "seldom"]
-        assert row_of(table, "rule70")["estimate"] == pytest.approx(-7 / 5)
-        assert row_of(table, "baseline")["estimate"] == pytest.approx(-1 / 5)
-        expected = paired_difference_interval(FID["rule70"], FID["random"])
+        assert table["arm"].unique().tolist() == [arm for arm in FID if arm != "random"]
         row = row_of(table, "rule70")
-        assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
-
-    @pytest.mark.parametrize("to", ["baseline", "random"])
-    def test_the_effect_is_in_standard_deviations_of_the_baseline(self, to):
-        """The baseline's are 10, 12, 11, 15, 12: squares about 12 sum to 14, over n - 1 = 4."""
-        table = differences(made_up(), ["fid", "recall"], to=to)
-        deviation = math.sqrt(14 / 4)
-        for arm in ("rule70", "dose 20 %", "seldom"):
-            row = row_of(table, arm)
-            assert row["effect"] == pytest.approx(row["estimate"] / deviation)
-            row = row_of(table, arm, metric="recall")
-            assert row["effect"] == pytest.approx(row["estimate"] / (deviation / 100))
+        expected = paired_difference_interval(FID["rule70"], FID["random"])
+        assert (row["estimate"], row["low"], row["high"]) == (-7 / 5, expected.low, expected.high)
+        assert row["effect"] == pytest.approx(-7 / 5 / math.sqrt(14 / 4))
 
     @pytest.mark.parametrize("fid", [[10.0], [10.0, 10.0, 10.0]])
     def test_there_is_no_effect_size_without_a_deviation(self, fid):
@@ -397,196 +739,242 @@ class TestDifferences:
         table = differences(made_up(idle=idle), ["fid"])
         assert "random" not in set(table["arm"])
         row = row_of(table, "rule70")
-        assert row["n"] == 3
-        assert row["estimate"] == pytest.approx((-2 + 1 + 0) / 3)
+        assert (row["n"], row["estimate"]) == (3, pytest.approx((-2 + 1 + 0) / 3))
         assert row["deleted"] == pytest.approx((0.2 + 0.3 + 0.5) / 3)
 
     def test_keeps_its_columns_where_nothing_is_left(self):
         idle = [(arm, seed) for arm in FID if arm != BASELINE for seed in range(5)]
-        table = differences(made_up(idle=idle))
+        table = differences(made_up(idle=idle), ["fid"])
         assert table.empty
         assert list(table) == COLUMNS
 
 
-class TestDescribeIdle:
-    def test_where_every_arm_was_trained(self):
-        assert describe_idle(made_up()) == "Every arm deletes some images and keeps enough to train on."
+# --- drawn
 
-    def test_names_arms_reasons_and_seeds(self):
-        table = made_up(idle=[("rule70", 0), ("rule70", 3), ("random", 2)])
-        table.loc[table["arm"].eq("rule70") & table["seed"].eq(3), "idle"] = "leaves less than a batch"
-        table.loc[table["arm"].eq("dose 20 %") & table["seed"].isin([1, 4]), "idle"] = "deletes nothing"
-        assert describe_idle(table) == (
-            "Not trained: rule70 deletes nothing (seed 0); rule70 leaves less than a batch (seed 3); "
-            "random deletes nothing (seed 2); dose 20 % deletes nothing (seeds 1, 4)."
-        )
+
+def texts(labels):
+    return [label.get_text() for label in labels if label.get_text()]
+
+
+def grid_of(deleted):
+    """``deleted(reading, tau, seed)`` gives the share that the rule deletes."""
+    choices = itertools.product(
+        ALL_READINGS, ("max", "min-max", "fixed"), (0.1, 0.25), (0.5, 0.7, 0.9), (0, 1)
+    )
+    rows = [
+        (one.method, one.statistics, one.evidence, seed, normalisation, tau, cut, deleted(one, tau, seed))
+        for one, normalisation, tau, cut, seed in choices
+    ]
+    return pd.DataFrame(
+        rows,
+        columns=["method", "statistics", "evidence", "seed", "normalisation", "tau", "cut", "deleted"],
+    )
 
 
 @pytest.fixture
-def chosen_study(tmp_path, monkeypatch):
-    """A function: a study of two seeds whose arms have kept the images that one says, without any training."""
-    monkeypatch.setattr(paths, "RUNS", tmp_path)
-    monkeypatch.setattr(arms, "train", None)
-    monkeypatch.setattr(loop, "train", None)
+def draw():
+    """A function that draws a figure, with warnings as errors and nothing beyond its edges."""
 
-    def make(keep):
-        """``keep(config)`` gives a bool array."""
-        study = tiny_study(
-            pruning_seeds=[0, 1], pruning_arms=["rule70"], pruning_doses=[0.2], pruning_dose_arms=["dose"]
+    def drawn(function, *arguments):
+        before = mpl.rcParams.copy()
+        with warnings.catch_warnings(action="error"):
+            figure = function(*arguments)
+            figure.canvas.draw()
+        assert mpl.rcParams == before
+        page, box = figure.bbox, figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        assert box.x0 > -2
+        assert box.y0 > -2
+        assert box.x1 < page.width + 2
+        assert box.y1 < page.height + 2
+        return figure
+
+    yield drawn
+    plt.close("all")
+
+
+class TestCharts:
+    def test_the_rule_has_a_cell_for_every_reading_in_percent_over_networks(self, draw):
+        grid = grid_of(
+            lambda reading, tau, seed: ALL_READINGS.index(reading) / 10 + tau / 10 + seed / 50 - 0.01
         )
-        for config in study.arm_configs():
-            folder = study.runs_dir / config.name
-            folder.mkdir(parents=True)
-            kept = np.asarray(keep(config), dtype=bool)
-            Selection(kept, np.zeros(len(kept)), 1).save(folder)
-            assert (folder / pruning.SELECTION).is_file()
-        return study
+        axes, bar = draw(rule_heatmap, grid).axes
+        values = np.asarray(axes.collections[0].get_array()).reshape(len(ALL_READINGS), -1)
+        assert values[:, 0] == pytest.approx([10 * row + 1 for row in range(8)])
+        assert values[0] == pytest.approx([1, 1, 1, 2.5, 2.5, 2.5] * 3)
+        assert texts(axes.get_yticklabels()) == [str(reading) for reading in ALL_READINGS]
+        assert texts(axes.get_xticklabels()) == ["50", "70", "90"] * 6
+        assert {"τ 0.1", "τ 0.25", "normalisation: min-max", "normalisation: fixed"} <= set(texts(axes.texts))
+        assert bar.get_ylabel() == "images deleted (%)"
 
-    return make
+    def test_a_few_images_are_not_none(self, draw):
+        axes = draw(rule_heatmap, grid_of(lambda _reading, _tau, seed: 0.002 * seed)).axes[0]
+        assert texts(axes.texts).count("<1") == 8 * 18
+
+    def test_class_balance_is_in_percent_with_an_arm_a_row(self, draw):
+        shares = pd.DataFrame({"rule70": [0.1, 0.2], "random": [0.15, 0.15]}, index=["0", "1"])
+        axes = draw(class_balance, shares).axes[0]
+        assert np.asarray(axes.collections[0].get_array()).ravel() == pytest.approx([10, 20, 15, 15])
+        assert texts(axes.get_yticklabels()) == ["rule70", "random"]
+
+    @pytest.mark.parametrize("seeds", [1, 5])
+    def test_arms_have_a_line_with_a_tick_for_every_network_and_the_mean(self, draw, seeds):
+        fid = {
+            arm: values[:seeds] for arm, values in FID.items() if arm in ("baseline", "rule70", "dose 40 %")
+        }
+        fid["random"] = fid["rule70"]
+        results = made_up(fid, idle=[("random", seed) for seed in range(seeds)])
+        compared = differences(results, ["fid", "recall"])
+        figure = draw(arm_chart, compared, results, ["fid", "recall"])
+        left, right = figure.axes
+        share = 10 * (seeds + 1) // 2
+        assert texts(left.get_yticklabels()) == [f"rule70 ({share} %)", "dose 40 %", f"random ({share} %)"]
+        assert (left.get_xlabel(), right.get_xlabel()) == ("Δ FID", "Δ recall")
+        assert texts(figure.legends[0].get_texts()) == ["matched iterations", "matched epochs"]
+        ticks = [line for line in left.lines if line.get_marker() == "|" and line.get_color() == "0.3"]
+        assert len(ticks) == 2 * 2  # none for the idle arm
+        assert list(ticks[0].get_xdata()) == [-1, -2, 1, -4, 0][:seeds]
+        means = left.containers[0].lines[0].get_xdata()
+        assert means[:2] == pytest.approx(
+            [row_of(compared, arm)["estimate"] for arm in ("rule70", "dose 40 %")]
+        )
+        assert np.isnan(means[2])
+
+    @pytest.mark.parametrize("seeds", [1, 5])
+    def test_doses_are_joined_and_the_other_arms_stand_beside_them(self, draw, seeds):
+        fid = {
+            arm: values[:seeds] for arm, values in FID.items() if arm in ("baseline", "rule70", "dose 40 %")
+        }
+        fid["dose 20 %"] = [value + 1 for value in fid["baseline"]]
+        results = made_up(fid)
+        results.loc[results["arm"] == "dose 20 %", "deleted"] = 0.05
+        compared = differences(results, ["fid", "recall"]).query("matching == 'iterations'")
+        figure = draw(dose_chart, compared, ["fid", "recall"])
+        lines = {container.get_label(): container.lines[0] for container in figure.axes[0].containers}
+        assert list(lines) == ["rule70", "dose"] == texts(figure.legends[0].get_texts())
+        assert list(lines["dose"].get_xdata()) == pytest.approx([5, 5 * (seeds + 1)])
+        expected = [1, row_of(compared, "dose 40 %")["estimate"]]
+        assert list(lines["dose"].get_ydata()) == pytest.approx(expected)
+        assert [axes.get_ylabel() for axes in figure.axes] == ["Δ FID", "Δ recall"]
 
 
-class TestShownArm:
-    IMAGES = torch.arange(10).reshape(10, 1, 1, 1)
+# --- judged
 
-    def shown(self, chosen_study, rule, dose, count):
-        """By arm, the indices that it deletes, in every network."""
-        deleted = {"rule70": rule, "dose": dose}
-        study = chosen_study(lambda config: ~np.isin(np.arange(10), deleted[config.pruning.arm]))
-        config, (gone, kept) = shown_arm(study, self.IMAGES, count)
-        assert gone.shape[1:] == kept.shape[1:] == (1, 1, 1)
-        return config, gone.flatten().tolist(), kept.flatten().tolist()
 
-    def test_gives_the_first_images_in_order(self, chosen_study):
-        config, gone, kept = self.shown(chosen_study, [1, 3, 4, 6, 9], [0], 4)
-        assert (config.pruning.arm, config.seed) == ("rule70", 0)
-        assert gone == [1, 3, 4, 6]
-        assert kept == [0, 2, 5, 7]
+RULE = Reading("gradcam", "running", "fake")
+NOISE = [0.3, -0.2, 0.1, 0.0, -0.1]
+
+
+def experiment(rule, random, *, seeds=5, deleted=0.2, idle=(), reason="deletes nothing"):
+    """Results in which the rule and chance change the baseline's FID by so much, and what should not matter.
+
+    At matched epochs the changes are the opposite; the dose is better in every seed.
+
+    Args:
+        rule: change of FID at matched iterations.
+        random: the same of the control.
+        seeds: how many.
+        deleted: share, or a share a seed.
+        idle: seeds whose arms were not trained, for ``reason``.
+    """
+    rows = []
+    changes = {"baseline": 0.0, "rule70": rule, "random": random, "dose 20 %": -5.0}
+    for seed, (arm, more), matching in itertools.product(range(seeds), changes.items(), MATCHINGS):
+        pruned = arm in ("rule70", "random")
+        share = (deleted if isinstance(deleted, float) else deleted[seed]) if pruned else 0.0
+        noise = NOISE[seed % 5] * {"baseline": 0, "rule70": 1}.get(arm, -1)
+        fid = 20.0 + seed + noise + (more if matching == "iterations" else -more)
+        is_idle = pruned and seed in idle
+        rows.append(
+            {
+                "arm": arm,
+                "kind": arm.split()[0],
+                "seed": seed,
+                "matching": matching,
+                "deleted": share,
+                "idle": reason if is_idle else "",
+                "fid": math.nan if is_idle else fid,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def judged(*arguments, **named):
+    claim = judge_pruning(experiment(*arguments, **named), RULE)
+    (finding,) = claim.findings
+    return claim, finding
+
+
+class TestClaim:
+    """C6."""
 
     @pytest.mark.parametrize(
-        ("deleted", "count", "length"),
-        [([1, 2, 3], 8, 2), ([2, 3, 4, 5, 6, 7, 8], 8, 2), (range(5), 3, 2), (range(6), 20, 4)],
-    )
-    def test_gives_as_many_of_each_and_an_even_number(self, chosen_study, deleted, count, length):
-        """As few as were deleted, or were kept, or are asked for."""
-        _, gone, kept = self.shown(chosen_study, list(deleted), [0], count)
-        assert len(gone) == len(kept) == length
-        assert set(gone) <= set(deleted)
-        assert not set(kept) & set(deleted)
-
-    @pytest.mark.parametrize("rule", [[], range(10)], ids=["deletes nothing", "keeps nothing"])
-    def test_goes_on_to_an_arm_that_has_both(self, chosen_study, rule):
-        config, gone, kept = self.shown(chosen_study, list(rule), [7, 8], 6)
-        assert config.pruning.label == "dose 20 %"
-        assert (gone, kept) == ([7, 8], [0, 1])
-
-    def test_goes_on_to_another_network_of_the_same_arm(self, chosen_study):
-        study = chosen_study(lambda config: np.arange(10) >= (2 if config.seed == 1 else 0))
-        config, (gone, kept) = shown_arm(study, self.IMAGES, 2)
-        assert (config.pruning.arm, config.seed) == ("rule70", 1)
-        assert (gone.flatten().tolist(), kept.flatten().tolist()) == ([0, 1], [2, 3])
-
-    def test_refuses_where_no_arm_has_both(self, chosen_study):
-        study = chosen_study(lambda config: np.full(10, config.seed == 0))
-        with pytest.raises(InputError, match="no arm deletes some images and keeps some; set pruning_doses"):
-            shown_arm(study, self.IMAGES, 4)
-
-
-class TestDescribeInk:
-    def test_tells_the_rank_correlation_of_coverage_with_ink_by_network(self, monkeypatch, study):
-        images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-        for i in range(4):
-            images[i, 0, : i + 1] = 255
-        by_seed = {0: [0.1, 0.2, 0.3, 0.4], 1: [0.4, 0.2, 0.3, 0.1], 2: [0.5, 0.5, 0.5, 0.5]}
-        monkeypatch.setattr(
-            "gradcam_gan.studies.arms.selection",
-            lambda config, _runs_dir: Selection(np.ones(4, dtype=bool), np.array(by_seed[config.seed]), 1),
-        )
-        text = describe_ink(study.model_copy(update={"pruning_seeds": [0, 1, 2]}), images)
-        assert "1.00 (seed 0), -0.80 (seed 1), nan (seed 2)" in text
-
-
-class TestDeletedByClass:
-    def test_is_the_share_of_each_class_that_goes(self, chosen_study):
-        """Against brute force; no image is of class b."""
-        random = np.random.default_rng(0)
-        labels = random.choice([0, 2, 3], 60)
-        kept = {("rule70", 0): 0.9, ("rule70", 1): 0.6, ("dose", 0): 0.5, ("dose", 1): 0.2}
-        keep = {network: random.random(60) < share for network, share in kept.items()}
-        study = chosen_study(lambda config: keep[config.pruning.arm, config.seed])
-        images = ImageSet(torch.zeros(60, 1, 2, 2), torch.from_numpy(labels), ("a", "b", "c", "d"))
-        table = deleted_by_class(study, images)
-        assert table.index.tolist() == ["a", "c", "d"]
-        assert list(table) == ["rule70", "dose 20 %"]
-        for label, name in ((0, "a"), (2, "c"), (3, "d")):
-            members = [i for i in range(60) if labels[i] == label]
-            for arm, column in (("rule70", "rule70"), ("dose", "dose 20 %")):
-                shares = [sum(not keep[arm, seed][i] for i in members) / len(members) for seed in (0, 1)]
-                assert table.loc[name, column] == pytest.approx(sum(shares) / 2)
-
-
-def error_line(**changes):
-    with pytest.raises(InputError) as caught:
-        Study.load("smoke", **changes)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.__cause__ is None
-    return message
-
-
-class TestArmsOfAStudy:
-    @pytest.mark.parametrize("profile", PROFILES)
-    def test_every_arm_is_paired_over_the_same_seeds(self, profile):
-        study = Study.load(profile)
-        configs = study.arm_configs()
-        doses = [(arm, dose) for dose in study.pruning_doses for arm in study.pruning_dose_arms]
-        expected = [*((arm, None) for arm in study.pruning_arms), *doses]
-        assert [(config.pruning.arm, config.pruning.share, config.seed) for config in configs] == [
-            (*arm, seed) for arm in expected for seed in study.pruning_seeds
-        ]
-        assert len(configs) == len(expected) * len(study.pruning_seeds)
-        assert len({config.name for config in configs}) == len(configs)
-        by_label = pd.DataFrame([(c.pruning.label, c.seed) for c in configs]).groupby(0)[1].agg(list)
-        assert len(by_label) == len(expected)
-        assert all(seeds == study.pruning_seeds for seeds in by_label)
-
-    @pytest.mark.parametrize("profile", PROFILES)
-    def test_every_arm_is_valid_and_has_the_studys_values(self, profile):
-        study = Study.load(profile)
-        for config in study.arm_configs():
-            assert TrainingConfig(**config.model_dump()) == config
-            assert config.baseline == study.config(config.seed)  # trained once, for the figures and the arms
-            assert config.epochs == study.pruning_epochs
-            assert config.pruning.baseline_epochs == study.epochs
-            assert config.pruning.probe_images == study.probe_images
-            assert config.pruning.reference_images == study.reference_images
-            for name in ("epoch", "method", "statistics", "evidence", "normalisation", "tau", "cut"):
-                assert getattr(config.pruning, name) == getattr(study, f"pruning_{name}"), name
-
-    @pytest.mark.parametrize("profile", PROFILES)
-    def test_every_profile_has_the_rule_and_its_control(self, profile):
-        assert {"rule70", "random"} <= set(Study.load(profile).pruning_arms)
-
-    @pytest.mark.parametrize(
-        ("changes", "part"),
+        ("rule", "random", "outcome"),
         [
-            ({"pruning_seeds": [5]}, "pruning_seeds=[5] must be among seeds=[0, 1]"),
-            ({"pruning_seeds": [0, 0]}, "pruning_seeds=[0, 0] names a seed twice"),
-            ({"pruning_epochs": 4}, "pruning_epochs=4 must not exceed epochs=3"),
-            ({"pruning_epochs": 0}, "pruning_epochs=0: input should be greater than or equal to 1"),
-            ({"pruning_cut": 0}, "cut=0.0: input should be greater than 0"),
-            ({"pruning_cut": 1.01}, "cut=1.01: input should be less than or equal to 1"),
-            ({"pruning_tau": 0}, "tau=0.0: input should be greater than 0"),
-            ({"pruning_arms": ["rule7"]}, "pruning_arms.0='rule7': input should be 'rule70', 'dose', "),
-            ({"pruning_dose_arms": ["doze"]}, "pruning_dose_arms.0='doze': input should be 'rule70', 'dose'"),
-            ({"pruning_doses": [0.2, 0]}, "share=0.0: input should be greater than 0"),
-            ({"pruning_doses": [1]}, "share=1.0: input should be less than 1"),
-            ({"pruning_arms": ["dose"]}, "arm='dose' needs the share to delete"),
-            ({"pruning_dose_arms": ["rule70"]}, "share=0.4 with arm='rule70'"),
-            ({"pruning_epoch": 4}, "epoch=4 must lie in 0..baseline_epochs=3"),
+            (-5.0, 0.0, "holds"),  # better than both
+            (-5.0, -2.0, "holds"),
+            (5.0, 0.0, "fails"),  # worse than both
+            (5.0, 9.0, "fails"),  # worse than the baseline, better than chance
+            (-5.0, -9.0, "fails"),  # better than the baseline, but worse than chance
+            (-5.0, -5.0, "unclear"),  # better than the baseline, no better than chance
+            (0.0, 5.0, "unclear"),  # better than chance alone
+            (-0.1, 5.0, "unclear"),  # a little better than the baseline, within the noise
+            (0.0, 0.0, "unclear"),
         ],
     )
-    def test_an_impossible_value_is_refused_before_anything_is_trained(self, changes, part):
-        assert part in error_line(**changes)
+    def test_holds_where_the_rule_is_better_than_the_baseline_and_than_chance(self, rule, random, outcome):
+        claim, finding = judged(rule, random)
+        verdicts = {"holds": "reproduced", "fails": "not reproduced", "unclear": "inconclusive"}
+        assert (claim.name, claim.verdict, finding.outcome) == ("C6", verdicts[outcome], outcome)
 
-    def test_a_cut_of_1_is_allowed(self):
-        assert Study.load("smoke", pruning_cut=1).arm_configs()[0].pruning.cut == 1
+    def test_the_effect_and_the_sentence_have_both_differences_and_the_shares(self):
+        """By hand: -5 and the noise, whose mean is 0.02; random is 3 more, with the noise turned."""
+        results = experiment(-5.0, -2.0, deleted=[0.1, 0.02, 0.28, 0.125, 0.2])
+        claim = judge_pruning(results, RULE)
+        (finding,) = claim.findings
+        fid = results[results["matching"] == "iterations"].pivot_table("fid", "seed", "arm")
+        effect = paired_difference_interval(fid["rule70"], fid["baseline"])
+        to_random = paired_difference_interval(fid["rule70"], fid["random"])
+        assert (effect.estimate, to_random.estimate) == pytest.approx((-4.98, -2.96))
+        assert (finding.effect, finding.variant) == (effect, RULE)
+        assert finding.sentence == (
+            f"the rule deletes 2 % to 28 % of the images; FID changes by {effect} against the baseline and by "
+            f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
+        )
+        table = ledger([claim])
+        assert table[["claim", "verdict", "n"]].to_numpy().tolist() == [["C6", "reproduced", 5]]
+
+    @pytest.mark.parametrize("rule", [-9.0, 9.0])
+    @pytest.mark.parametrize("seeds", [1, 4])
+    def test_fewer_than_five_pairs_are_inconclusive_by_design(self, seeds, rule):
+        claim, finding = judged(rule, 0.0, seeds=seeds)
+        assert claim.verdict == "inconclusive"
+        assert finding.sentence.endswith("; inconclusive by design, 5 pairs are needed for a verdict")
+        assert finding.effect.n == seeds
+        assert finding.effect.estimate == pytest.approx(rule, abs=0.5)
+        assert "nan" not in str(claim)
+
+    def test_networks_without_deleted_images_make_no_pairs(self):
+        """Two of six; the other four are too few."""
+        _, finding = judged(-5.0, 0.0, seeds=6, idle=[1, 4], deleted=[0.2, 0.0, 0.3, 0.1, 0.0, 0.2])
+        assert finding.effect.n == 4
+        assert finding.outcome == "unclear"
+        assert finding.sentence.startswith(
+            "the rule deletes 0 % to 30 % of the images (in 2 of 6 networks it deletes nothing); "
+        )
+        assert judged(-5.0, 0.0, seeds=7, idle=[1, 4])[0].verdict == "reproduced"
+
+    def test_is_inconclusive_where_the_rule_can_be_trained_in_no_network(self):
+        results = experiment(0.0, 0.0, seeds=2, deleted=[0.0, 0.995], idle=[0, 1])
+        results.loc[results["idle"].ne("") & results["seed"].eq(1), "idle"] = "leaves less than a batch"
+        claim = judge_pruning(results, RULE)
+        assert claim.verdict == "inconclusive"
+        assert claim.findings[0].effect.n == 0
+        assert claim.findings[0].sentence == (
+            "the rule deletes 0 % to 99.5 % of the images: in 1 of 2 networks it deletes nothing, "
+            "in 1 of 2 networks it leaves less than a batch, so there is no network to compare"
+        )
+
+    def test_is_inconclusive_without_the_control(self):
+        """Better than the baseline, and nothing to say what deleting as many at random would have done."""
+        results = experiment(-5.0, 0.0)
+        assert judge_pruning(results[results["arm"] != "random"], RULE).verdict == "inconclusive"
