@@ -17,12 +17,37 @@ Statistics = Literal["reference", "running", "batch"]
 ArmKind = Literal["rule70", "dose", "random", "inverse", "instance-selection", "self-diagnosing"]
 
 
-class Pruning(ValidatedModel):
-    """Which training images a network does without, and by which score (claim C6).
+class Rule(ValidatedModel):
+    """The 70 % rule with what it leaves open (claim C6).
 
-    A baseline is trained on all images with the same seed; its discriminator after one epoch scores them. The rule:
-    delete an image where a share ``cut`` or more of its activation map is important, that is, at least ``tau`` after
+    Delete an image where a share ``cut`` or more of its activation map is important, that is, at least ``tau`` after
     normalisation (the paper's section 3, which names only the 70 %).
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
+
+    epoch: int | Literal["clearest"] = Field(
+        description="whose D scores the images: a number, or the one with the clearest maps (claim C2)"
+    )
+    method: Method
+    statistics: Statistics
+    evidence: Literal["real", "fake"]
+    normalisation: Literal["max", "min-max"] | float
+    tau: float = Field(gt=0, le=1, description="what counts as important, of the normalised map")
+    cut: float = Field(gt=0, le=1, description="delete from this coverage on")
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if not isinstance(self.normalisation, str) and self.normalisation <= 0:
+            raise ValueError(
+                f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
+            )
+        return self
+
+
+class Pruning(Rule):
+    """Which training images a network does without: the rule, or a control that deletes by another score.
 
     Raises:
         InputError: one line that names the field, the value and what is allowed.
@@ -30,23 +55,14 @@ class Pruning(ValidatedModel):
 
     arm: ArmKind = Field(
         description="rule70: as the rule says. dose: a share of highest coverage. As controls random, inverse (lowest "
-        "coverage), instance-selection (lowest density in the classifier's features), self-diagnosing (least often "
+        "coverage), instance-selection (lowest density in the evaluator's features), self-diagnosing (least often "
         "underrepresented)"
     )
     share: float | None = Field(
         None, gt=0, lt=1, description="delete this share of the images; None: as many as the rule deletes"
     )
-    epoch: int | Literal["clearest"] = Field(
-        18, description="whose D scores: a number, or the one with the clearest maps (claim C2)"
-    )
-    method: Method = "gradcam"
-    statistics: Statistics = "running"
-    evidence: Literal["real", "fake"] = "fake"
-    normalisation: Literal["max", "min-max"] | float = "min-max"
-    tau: float = Field(0.25, gt=0, le=1, description="what counts as important, of the normalised map")
-    cut: float = Field(0.7, gt=0, le=1, description="delete from this coverage on")
-    probe_images: int = Field(256, ge=10, description="held-out images that choose the clearest epoch")
-    calibration_images: int = Field(256, ge=2, description="training images for reference statistics")
+    probe_images: int = Field(ge=10, description="held-out images that choose the clearest epoch")
+    calibration_images: int = Field(ge=2, description="training images for reference statistics")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -56,10 +72,6 @@ class Pruning(ValidatedModel):
             )
         if self.arm == "dose" and self.share is None:
             raise ValueError("arm='dose' needs the share to delete, such as share=0.2")
-        if not isinstance(self.normalisation, str) and self.normalisation <= 0:
-            raise ValueError(
-                f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
-            )
         return self
 
 

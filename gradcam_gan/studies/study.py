@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from gradcam_gan.errors import InputError
 from gradcam_gan.models.options import MODELS, Padding, Preset
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.arms import Arm, ArmKind, Method, Pruning, Statistics
+from gradcam_gan.studies.arms import Arm, ArmKind, Pruning, Rule
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import ValidatedModel, choose
 
@@ -20,21 +20,14 @@ BASELINE_MODEL = "dcgan"
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
 
 
-class PruningStudy(ValidatedModel):
-    """The pruning experiment of notebook 3."""
+class PruningStudy(Rule):
+    """The pruning experiment of notebook 3: the rule, and who is trained again."""
 
     seeds: list[int] = Field(min_length=1, description="networks that are trained again on fewer images")
     epochs: int = Field(ge=1, description="how long")
     arms: list[ArmKind] = Field(description="these delete as many images as the 70 % rule")
     dose_arms: list[ArmKind] = Field(description="these delete the shares in doses")
     doses: list[float]
-    epoch: int | Literal["clearest"] = Field(description="whose D scores the images")
-    method: Method
-    statistics: Statistics
-    evidence: Literal["real", "fake"]
-    normalisation: Literal["max", "min-max"] | float
-    tau: float
-    cut: float
 
 
 class ComparisonStudy(ValidatedModel):
@@ -181,13 +174,12 @@ class Study(ValidatedModel):
         return [self._arm(kind, share, seed) for kind, share in kinds for seed in self.pruning.seeds]
 
     def _arm(self, kind: ArmKind, share: float | None, seed: int) -> Arm:
-        shared = set(Pruning.model_fields) & set(PruningStudy.model_fields)
         pruning = Pruning(
             arm=kind,
             share=share,
             probe_images=self.probe_images,
             calibration_images=self.calibration_images,
-            **self.pruning.model_dump(include=shared),
+            **self.pruning.model_dump(include=set(Rule.model_fields)),
         )
         baseline = self.config(seed)
         return Arm(pruning, baseline.changed(epochs=self.pruning.epochs), baseline)

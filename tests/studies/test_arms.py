@@ -4,14 +4,16 @@ import math
 from itertools import product
 
 import pytest
-from gradcam_gan.studies.profile import PROFILES, Study
-from helpers import refused, tiny
+from helpers import RULE, refused, tiny
 
-from gradcam_gan.studies.arms import Arm, Pruning
+from gradcam_gan.studies.arms import Arm, Pruning, Rule
+from gradcam_gan.studies.study import PROFILES, Study
 
 
 def arm(*, training=None, baseline=None, **fields):
-    return Arm(Pruning(**{"arm": "rule70", "epoch": 1} | fields), training or tiny(), baseline or tiny())
+    return Arm(
+        Pruning(**RULE | {"arm": "rule70", "epoch": 1} | fields), training or tiny(), baseline or tiny()
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def arm(*, training=None, baseline=None, **fields):
     ids=str,
 )
 def test_bad_input_is_one_clear_line(fields, said):
-    message = refused(Pruning, **{"arm": "rule70"} | fields)
+    message = refused(Pruning, **RULE | {"arm": "rule70"} | fields)
     assert message.startswith("Pruning: ")
     assert said in message
 
@@ -92,31 +94,25 @@ def test_whatever_changes_the_selection_changes_the_name():
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_arm_of_a_study_is_paired_over_the_same_seeds_and_has_the_studys_values(profile):
     study = Study.load(profile)
-    arms = study.arms()
-    expected = [(kind, None) for kind in study.pruning_arms]
-    expected += [(kind, dose) for dose in study.pruning_doses for kind in study.pruning_dose_arms]
+    arms, section = study.arms(), study.pruning
+    expected = [(kind, None) for kind in section.arms]
+    expected += [(kind, dose) for dose in section.doses for kind in section.dose_arms]
     found = [(one.pruning.arm, one.pruning.share, one.seed) for one in arms]
-    assert found == [(*which, seed) for which, seed in product(expected, study.pruning_seeds)]
-    assert len({one.name for one in arms}) == len(arms)
-    assert {"rule70", "random"} <= set(study.pruning_arms)  # the rule and its control
+    assert found == [(*which, seed) for which, seed in product(expected, section.seeds)]
+    assert {"rule70", "random"} <= set(section.arms)  # the rule and its control
     for one in arms:
-        assert one.baseline == study.config(one.seed)  # trained once, for the figures and the arms
-        assert one.training == study.config(one.seed).changed(epochs=study.pruning_epochs)
-        assert one.pruning.calibration_images == study.reference_images
-        assert one.pruning.probe_images == study.probe_images
-        for name in ("epoch", "method", "statistics", "evidence", "normalisation", "tau", "cut"):
-            assert getattr(one.pruning, name) == getattr(study, f"pruning_{name}"), name
+        images = {"probe_images": study.probe_images, "calibration_images": study.calibration_images}
+        rule = section.model_dump(include=set(Rule.model_fields))
+        assert one.pruning.model_dump(exclude={"arm", "share"}) == rule | images
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pruning_seeds": [5]}, "pruning_seeds=[5] must be among seeds=[0, 1]"),
-        ({"pruning_epochs": 4}, "pruning_epochs=4 must not exceed epochs=3"),
-        ({"pruning_cut": 1.01}, "cut=1.01: input should be less than or equal to 1"),
-        ({"pruning_arms": ["rule7"]}, "pruning_arms.0='rule7': input should be 'rule70', 'dose', "),
-        ({"pruning_arms": ["dose"]}, "arm='dose' needs the share to delete"),
-        ({"pruning_epoch": 4}, "pruning.epoch=4 must lie in 0..epochs=3"),
+        ({"pruning.cut": 1.01}, "pruning: cut=1.01: input should be less than or equal to 1"),
+        ({"pruning.arms": ["rule7"]}, "pruning: arms.0='rule7': input should be 'rule70', 'dose', "),
+        ({"pruning.arms": ["dose"]}, "arm='dose' needs the share to delete"),
+        ({"pruning.epoch": 4}, "pruning.epoch=4 must lie in 0..epochs=3"),
     ],
 )
 def test_a_study_refuses_what_no_arm_can_be(changes, said):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from gradcam_gan.studies.study import Study
+from helpers import RULE as RULE_FIELDS
 from helpers import refused, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
-from gradcam_gan.explaining.cam import explain, logits
-from gradcam_gan.explaining.measures import measures
+from gradcam_gan.explaining.cam import explain
+from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.intervals import paired_difference_interval
-from gradcam_gan.run_explainer import ALL_READINGS, EVIDENCES, METHODS, STATISTICS, Reading, RunExplainer
+from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import evaluate, reference_for
 from gradcam_gan.studies import paths, prune_70
@@ -56,8 +56,10 @@ from gradcam_gan.studies.prune_70 import (
     select,
     selection,
 )
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_METHODS, EVIDENCES
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.loop import run_name, train, training_images
-from gradcam_gan.training.objective import DCGANObjective
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
 
 light = settings(max_examples=60, deadline=None)
@@ -68,7 +70,7 @@ VARIED = {"arm": "rule70", "epoch": 1, "evidence": "real", "tau": 0.5, "cut": 0.
 
 
 def rule(**changes):
-    return Pruning(**VARIED | changes)
+    return Pruning(**RULE_FIELDS | VARIED | changes)
 
 
 def important_share(heatmap, normalisation, tau):
@@ -177,7 +179,7 @@ class TestCoverageScores:
 def plain_lifts(explainer, images, reference, epoch, method, kind, evidence):
     """Focus lift of every image at one epoch; a map without any evidence is at chance."""
     maps = plain_maps(explainer, images, reference, epoch, method, kind, evidence)
-    table = measures(torch.from_numpy(maps), images)
+    table = measure(torch.from_numpy(maps), digit_mask(images))
     return table["focus_lift"].where(~table["all_zero"], 1.0).to_numpy()
 
 
@@ -187,7 +189,7 @@ class TestScoringEpoch:
 
     def test_the_clearest_of_the_trained_has_the_largest_mean_focus_lift(self, explainer, reference, digits):
         found, untrained_is_clearest = [], []
-        for choice in itertools.product(METHODS, STATISTICS, EVIDENCES):
+        for choice in itertools.product(COMPARED_METHODS, STATISTICS, EVIDENCES):
             lifts = [
                 plain_lifts(explainer, digits[:20], reference, epoch, *choice).mean() for epoch in range(4)
             ]
@@ -265,9 +267,9 @@ def test_diagnosis_is_the_mean_and_deviation_of_the_logits_over_the_trained_epoc
     with torch.no_grad():
         by_epoch = np.array(
             [
-                logits(
-                    with_statistics(explainer.run, epoch, kind, reference), to_model_range(images.images)
-                ).double()
+                with_statistics(explainer.run, epoch, kind, reference)(to_model_range(images.images))
+                .detach()
+                .double()
                 for epoch in (1, 2, 3)
             ]
         )
@@ -382,7 +384,11 @@ def forbidden(*_arguments, **_named):
 class TestSelection:
     def arm(self, **changes):
         options = {"arm": "rule70", "epoch": 2, "tau": 0.5, "cut": 0.5, "calibration_images": 20}
-        return Arm(Pruning(**options | changes), tiny(train_images=128, epochs=1), tiny(train_images=128))
+        return Arm(
+            Pruning(**RULE_FIELDS | options | changes),
+            tiny(train_images=128, epochs=1),
+            tiny(train_images=128),
+        )
 
     def test_trains_the_baseline_is_made_once_and_then_read(self, tmp_path, monkeypatch):
         arm = self.arm(arm="dose", share=0.3)
@@ -417,7 +423,7 @@ class TestSelection:
 
     def test_data_that_are_not_there_are_refused_before_anything_is_made(self, tmp_path):
         training = tiny(train_images=4001)
-        message = refused(selection, Arm(Pruning(arm="rule70", epoch=2), training, training), tmp_path)
+        message = refused(selection, Arm(Pruning(**RULE_FIELDS, arm="rule70"), training, training), tmp_path)
         assert "train_images=4001, but mnist-5k has 4000 training images" in message
         assert not list(tmp_path.iterdir())
 
@@ -435,7 +441,7 @@ class TestRuleGrid:
         assert list(grid) == [*CHOICES[:3], "seed", "epoch", *CHOICES[3:], "deleted"]
         assert grid[["seed", "epoch"]].drop_duplicates().to_numpy().tolist() == [[0, 2]]
         cells, expected = grid.set_index(CHOICES)["deleted"].to_dict(), {}
-        for choice in itertools.product(METHODS, STATISTICS, EVIDENCES):
+        for choice in itertools.product(COMPARED_METHODS, STATISTICS, EVIDENCES):
             maps = plain_maps(explainer, images.images, reference, 2, *choice)
             small = plain_maps(explainer, images.images, reference, 2, *choice, upsample=False)
             typical = statistics.median_low(one.max() for one in small if one.max() > 0)
@@ -451,7 +457,7 @@ class TestRuleGrid:
         pd.testing.assert_frame_equal(rule_grid(explainer, images.images, 2, TAUS, CUTS), grid)
 
     def test_maps_that_are_zero_everywhere_delete_nothing(self, explainer, images, monkeypatch):
-        nothing = dict.fromkeys(METHODS, torch.zeros(128, 8, 8)), torch.zeros(128)
+        nothing = dict.fromkeys(COMPARED_METHODS, torch.zeros(128, 8, 8)), torch.zeros(128)
         monkeypatch.setattr(explainer, "signed", lambda *_, **__: nothing)
         grid = rule_grid(explainer, images.images, 1, [0.01], [0.01])
         assert len(grid) == 24
@@ -490,7 +496,7 @@ class TestContactSheet:
         assert rows == [[7], [8], [0], [1]]
 
     def test_refuses_where_no_arm_has_both(self):
-        assert "no arm deletes some images and keeps some; set pruning_doses" in refused(
+        assert "no arm deletes some images and keeps some; set pruning.doses" in refused(
             self.shown, 4, rule70=[], dose=range(10)
         )
 
@@ -555,15 +561,17 @@ def study(tmp_path_factory):
             precision="float32",
             device="cpu",
             probe_images=10,
-            reference_images=32,
+            calibration_images=32,
             generated_images=COUNT,
-            pruning_seeds=[1],
-            pruning_epochs=2,
-            pruning_epoch=2,
-            pruning_arms=["rule70", "random"],
-            pruning_dose_arms=["dose", "random"],
-            pruning_doses=[0.4],
-            pruning_normalisation=1e6,
+            pruning={
+                "seeds": [1],
+                "epochs": 2,
+                "epoch": 2,
+                "arms": ["rule70", "random"],
+                "dose_arms": ["dose", "random"],
+                "doses": [0.4],
+                "normalisation": 1e6,
+            },
         )
 
 
@@ -630,7 +638,7 @@ class TestRunExperiment:
     def test_a_second_call_neither_trains_nor_selects_nor_scores(
         self, results, study, scored_against, monkeypatch
     ):
-        monkeypatch.setattr(DCGANObjective, "step", forbidden)
+        monkeypatch.setattr(Objective, "step", forbidden)
         monkeypatch.setattr(prune_70, "select", forbidden)
         monkeypatch.setattr("gradcam_gan.scoring.scores.evaluate", forbidden)
         pd.testing.assert_frame_equal(run_experiment(study, scored_against), results, rtol=1e-12)
@@ -935,7 +943,7 @@ class TestClaim:
         effect = paired_difference_interval(fid["rule70"], fid["baseline"])
         to_random = paired_difference_interval(fid["rule70"], fid["random"])
         assert (effect.estimate, to_random.estimate) == pytest.approx((-4.98, -2.96))
-        assert (finding.effect, finding.variant) == (effect, RULE)
+        assert (finding.effect, finding.reading) == (effect, RULE)
         assert finding.sentence == (
             f"the rule deletes 2 % to 28 % of the images; FID changes by {effect} against the baseline and by "
             f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
