@@ -643,12 +643,6 @@ class TestRunExperiment:
         monkeypatch.setattr("gradcam_gan.scoring.scores.evaluate", forbidden)
         pd.testing.assert_frame_equal(run_experiment(study, scored_against), results, rtol=1e-12)
 
-    def test_its_rows_can_be_compared(self, results):
-        compared = differences(results)
-        assert compared["arm"].unique().tolist() == ["dose 40 %", "random 40 %"]
-        assert len(compared) == 2 * len(MATCHINGS) * len(METRICS)
-        assert compared["estimate"].notna().all()
-
 
 # --- compared
 
@@ -803,20 +797,17 @@ def draw():
 class TestCharts:
     def test_the_rule_has_a_cell_for_every_reading_in_percent_over_networks(self, draw):
         grid = grid_of(
-            lambda reading, tau, seed: ALL_READINGS.index(reading) / 10 + tau / 10 + seed / 50 - 0.01
+            lambda reading, tau, seed: ALL_READINGS.index(reading) / 10 + tau / 25 + seed / 50 - 0.01
         )
         axes, bar = draw(rule_heatmap, grid).axes
         values = np.asarray(axes.collections[0].get_array()).reshape(len(ALL_READINGS), -1)
-        assert values[:, 0] == pytest.approx([10 * row + 1 for row in range(8)])
-        assert values[0] == pytest.approx([1, 1, 1, 2.5, 2.5, 2.5] * 3)
+        assert values[:, 0] == pytest.approx([10 * row + 0.4 for row in range(8)])
+        assert values[0] == pytest.approx([0.4, 0.4, 0.4, 1, 1, 1] * 3)
         assert texts(axes.get_yticklabels()) == [str(reading) for reading in ALL_READINGS]
         assert texts(axes.get_xticklabels()) == ["50", "70", "90"] * 6
+        assert "<1" in texts(axes.texts)  # a few images are not none
         assert {"τ 0.1", "τ 0.25", "normalisation: min-max", "normalisation: fixed"} <= set(texts(axes.texts))
         assert bar.get_ylabel() == "images deleted (%)"
-
-    def test_a_few_images_are_not_none(self, draw):
-        axes = draw(rule_heatmap, grid_of(lambda _reading, _tau, seed: 0.002 * seed)).axes[0]
-        assert texts(axes.texts).count("<1") == 8 * 18
 
     def test_class_balance_is_in_percent_with_an_arm_a_row(self, draw):
         shares = pd.DataFrame({"rule70": [0.1, 0.2], "random": [0.15, 0.15]}, index=["0", "1"])
