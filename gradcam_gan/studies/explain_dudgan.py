@@ -325,16 +325,17 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
     """Means with Student's intervals over seeds, in words: a row a group, a column a value.
 
     Args:
-        table: a row an image, with a column ``seed``; images without a value are left out.
+        table: columns ``seed`` and ``image``; rows of one image are averaged first, those without a value left out.
         by: columns that make the groups.
         values: columns to average.
     """
     groups = table.groupby(list(by), sort=False)
-    return pd.DataFrame({value: groups[["seed", value]].apply(_interval, value) for value in values})
+    return pd.DataFrame({value: groups[["seed", "image", value]].apply(_interval, value) for value in values})
 
 
 def _interval(rows: pd.DataFrame, value: str) -> str:
-    return str(interval_over_seeds(rows.dropna(subset=value), value, method="student"))
+    by_image = rows.dropna().groupby(["seed", "image"], as_index=False).mean()
+    return str(interval_over_seeds(by_image, value, method="student"))
 
 
 # --- the models' discriminators by the measures of notebook 2

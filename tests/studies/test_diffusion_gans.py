@@ -368,13 +368,6 @@ class TestDiversity:
         assert table.empty
         assert list(table) == ["model", "seed", "epoch", "horizon", "variance", "dimensions"]
 
-    def test_of_real_runs(self, runs):
-        table = gans.input_diversity(runs, load_images("mnist-5k", 28, "test").images[:64], 2)
-        horizons = [run.diffusion(epoch).horizon for run in runs[2:] for epoch in (1, 2)]
-        assert table[["model", "epoch", "horizon"]].to_numpy().tolist() == [
-            [name, 1 + i % 2, horizons[i]] for i, name in enumerate(np.repeat(NAMES[2:], 2))
-        ]
-
 
 # --- images of every class
 
