@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gradcam_gan.data import ImageSet, load_images, to_model_range
 from gradcam_gan.explaining.batchnorm import calibrate, real_fake_accuracy
 from gradcam_gan.explaining.cam import explain, signed_maps
+from gradcam_gan.explaining.targets import class_logit
 from gradcam_gan.models.conditional import (
     ContrastiveClassifier,
     ProjectionDiscriminator,
@@ -247,13 +248,6 @@ class TestContrastiveClassifier:
         torch.testing.assert_close(logits, classifier.head(features))
         torch.testing.assert_close(embeddings, F.normalize(classifier.embedding(features), dim=1))
 
-    def test_a_class_logit_is_the_logit_of_that_class(self):
-        classifier = randomised(ContrastiveClassifier("paper28", width=2))
-        expected = classifier(random_images(5))[range(5), LABELS]
-        assert torch.equal(ClassLogit(classifier)(random_images(5), LABELS), expected)
-        message = refused(ClassLogit(classifier), random_images(5), LABELS + 1)
-        assert message == "labels go from 1 to 10; they must lie in 0..9"
-
 
 # --- the contrastive loss
 
@@ -314,15 +308,29 @@ class TestSupervisedContrast:
 # --- explained
 
 
+def logits_of(network, images, told):
+    """What is explained: D's logit, or the classifier's of each image's class."""
+    if isinstance(network, ContrastiveClassifier):
+        return network(images)[range(len(images)), told["labels"]]
+    return network(images, **told)
+
+
+def options_of(network, told):
+    """The same, as ``explain`` is told."""
+    if isinstance(network, ContrastiveClassifier):
+        return {"target": class_logit(told["labels"])}
+    return {"conditions": told}
+
+
 class Bound(nn.Module):
-    """A discriminator that is told the same class and time whatever the images: what other libraries can call."""
+    """A network that is told the same class and time whatever the images: what other libraries can call."""
 
     def __init__(self, discriminator, **told):
         super().__init__()
         self.discriminator, self.told = discriminator, told
 
     def forward(self, images):
-        return self.discriminator(images, **self.told)
+        return logits_of(self.discriminator, images, self.told)
 
 
 def networks_to_explain():
@@ -332,7 +340,7 @@ def networks_to_explain():
         "timed": (projection(classes=0), {"times": TIMES}),
         "both": (projection(), TOLD),
         "group": (projection(normalisation="group"), TOLD),
-        "classifier": (ClassLogit(classifier), {"labels": LABELS}),
+        "classifier": (classifier, {"labels": LABELS}),
     }
 
 
@@ -344,10 +352,10 @@ NAMES = list(networks_to_explain())
 def test_agrees_with_pytorch_grad_cam(name, block):
     network, told = networks_to_explain()[name]
     images = random_images(5)
-    ours = explain(network, images, layer=block, conditions=told)
+    ours = explain(network, images, layer=block, **options_of(network, told))
     for i, image in enumerate(images):
         bound = Bound(copy.deepcopy(network), **{key: values[i : i + 1] for key, values in told.items()})
-        with GradCAM(bound, [bound.discriminator.block(block)]) as cam:
+        with GradCAM(bound, [bound.discriminator.named_layers[block]]) as cam:
             theirs = cam(image[None], [lambda output: output.sum()])
         normalised = scale_cam_image(scale_cam_image(ours[i : i + 1].numpy()))
         assert np.abs(normalised - theirs).max() < 1e-3
@@ -357,9 +365,10 @@ def test_agrees_with_pytorch_grad_cam(name, block):
 def test_hirescam_at_the_last_block_sums_to_the_logit(name):
     network, told = networks_to_explain()[name]
     images = random_images(5)
-    maps = explain(network, images, method="hirescam", evidence="signed", upsample=False, conditions=told)
-    logits = network(images, **told).detach()
-    bias = network.classifier.head.bias.detach()[LABELS] if name == "classifier" else 0
+    options = options_of(network, told)
+    maps = explain(network, images, method="hirescam", evidence="signed", upsample=False, **options)
+    logits = logits_of(network, images, told).detach()
+    bias = network.head.bias.detach()[LABELS] if name == "classifier" else 0
     torch.testing.assert_close(maps.sum((1, 2)), logits - bias, rtol=1e-5, atol=1e-5)
     assert logits.abs().max() > 0.1
 
@@ -370,10 +379,11 @@ def test_batches_carry_their_own_conditions(name, batch_size):
     network, told = networks_to_explain()[name]
     images = random_images(5)
     (maps, logits), (whole, expected) = (
-        signed_maps(network, images, batch_size=size, conditions=told) for size in (batch_size, 256)
+        signed_maps(network, images, batch_size=size, **options_of(network, told))
+        for size in (batch_size, 256)
     )
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(logits, network(images, **told).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits, logits_of(network, images, told).detach(), rtol=1e-4, atol=1e-5)
     for method in whole:
         torch.testing.assert_close(maps[method], whole[method], rtol=1e-4, atol=1e-5)
 
@@ -389,10 +399,11 @@ def test_another_class_or_time_gives_another_map(changed):
 
 
 def test_another_class_gives_another_map_of_the_classifier():
-    network, told = networks_to_explain()["classifier"]
-    options = {"evidence": "signed", "upsample": False}
-    maps = explain(network, random_images(5), conditions=told, **options)
-    others = explain(network, random_images(5), conditions={"labels": (LABELS + 1) % 10}, **options)
+    network, _ = networks_to_explain()["classifier"]
+    maps, others = (
+        explain(network, random_images(5), target=class_logit(labels), evidence="signed", upsample=False)
+        for labels in (LABELS, (LABELS + 1) % 10)
+    )
     assert ((maps - others).abs().amax((1, 2)) > 0.01).all()
 
 
