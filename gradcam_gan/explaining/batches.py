@@ -133,6 +133,8 @@ def _layout(network: nn.Module, images: Tensor, conditions: Conditions) -> torch
                 batch.output(network)
         except torch.OutOfMemoryError:
             raise
+        except InputError:  # the run itself says what is wrong, of all images
+            return layout
         except RuntimeError as error:
             problem = error
         else:

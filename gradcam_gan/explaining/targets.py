@@ -50,8 +50,8 @@ def real(output: Tensor) -> Tensor:
     # a network that ends in squeeze() gives () for a single image
     if not isinstance(output, Tensor) or output.ndim not in (0, 1, 2, 4) or output.shape[1:2].numel() != 1:
         raise InputError(
-            f"the network returned {_shape(output)}, which is no logit for “real”: one an image, as (N,), (N, 1) or a "
-            "patch map (N, 1, h, w); give the target that makes one number an image of it, such as class_logit(3)"
+            f"the network returned {_shape(output)}, which is no logit for “real”: one an image, as (N,), "
+            "(N, 1) or a patch map (N, 1, h, w); give the target that makes a number of it, such as class_logit(3)"
         )
     logits = torch.atleast_1d(output.float())
     return logits.reshape(len(logits), -1).mean(1)
