@@ -24,10 +24,10 @@ def check_device(name: str) -> str:
     """The name of a device, unless it cannot be one.
 
     Raises:
-        InputError: it is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``.
+        ValueError: it is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``; it says so without the name.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d\d?)?", name):
-        raise InputError(f"device={name!r} is unknown; use auto, cpu, cuda or cuda:N")
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
     return name
 
 

@@ -17,7 +17,11 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InputError: the name is unknown or this machine has no such device.
     """
-    if check_device(name) == "auto":
+    try:
+        check_device(name)
+    except ValueError as error:
+        raise InputError(f"device={name!r}: {error}") from None
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

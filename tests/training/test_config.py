@@ -48,7 +48,7 @@ def test_size_is_the_presets(preset, size):
         ({"seed": 2**31}, "seed=2147483648: input should be less than"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: input should be a finite number"),
         ({"padding": "zero"}, "padding='zero': input should be 'zeros', 'background' or 'replicate'"),
-        ({"device": "mps"}, "device='mps' is unknown; use auto, cpu, cuda or cuda:N"),
+        ({"device": "mps"}, "device='mps': must be auto, cpu, cuda or cuda:N"),
         ({"model": {"diffusion": {"shortest": 9, "longest": 1}}}, "shortest=9 must not exceed longest=1"),
         ({"model": {"diffusion": {"sigmo": 1}}}, "'sigmo' is not a field; did you mean 'sigma'?"),
         ({"model": {"diffusion": {"rise": 0}}}, "rise=0: input should be greater than 0"),

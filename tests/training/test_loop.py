@@ -293,7 +293,7 @@ def test_an_absent_gpu_is_refused_before_anything_is_made(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["gpu", "meta", "cuda:", "cuda:99999999999999999999", ""])
 def test_an_unknown_device_is_refused_with_the_known_ones(name):
-    with pytest.raises(InputError, match="is unknown; use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(InputError, match="must be auto, cpu, cuda or cuda:N"):
         devices.resolve_device(name)
 
 
