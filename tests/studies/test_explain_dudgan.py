@@ -276,7 +276,13 @@ def test_the_class_that_d_finds_most_real_is_the_right_one_or_not():
 def test_over_seeds_has_students_interval_of_the_seeds_means():
     means = {"real": [0.3, 0.4, 0.5], "generated": [-0.3, -0.1, 0.4]}
     table = pd.DataFrame(
-        {"source": source, "seed": seed, "image": more > 0, "value": mean + more, "partly": mean if more > 0 else np.nan}
+        {
+            "source": source,
+            "seed": seed,
+            "image": more > 0,
+            "value": mean + more,
+            "partly": mean if more > 0 else np.nan,
+        }
         for source, by_seed in means.items()
         for seed, mean in enumerate(by_seed)
         for more in (-0.05, 0.04, 0.06)  # the last two are of one image
