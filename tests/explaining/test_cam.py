@@ -20,7 +20,7 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.cam import explain, signed_maps
 from gradcam_gan.explaining.targets import PerImage, class_logit
 from gradcam_gan.models.contrastive import ContrastiveClassifier
-from gradcam_gan.models.dcgan import Discriminator, StandardDiscriminator
+from gradcam_gan.models.dcgan import Discriminator
 
 
 def random_images(count, size=64, channels=1, seed=0):
@@ -84,7 +84,6 @@ NETWORKS = {
     "paper64": (lambda: Discriminator(width=4), 64),
     "paper28": (lambda: Discriminator("paper28", width=4), 28),
     "background": (lambda: Discriminator(width=4, padding="background"), 64),
-    "standard": (lambda: StandardDiscriminator(width=4), 64),
 }
 
 
@@ -96,7 +95,7 @@ def test_agrees_with_pytorch_grad_cam(method, reference, network, evidence):
     for seed in range(2):
         discriminator = randomised(make(), seed)
         images = random_images(5, size, seed=seed)
-        for block in discriminator.blocks:
+        for block in discriminator.named_layers:
             ours = explain(discriminator, images, method=method, layer=block, evidence=evidence)
             theirs = reference_map(
                 reference, discriminator, discriminator.named_layers[block], images, evidence
@@ -111,7 +110,7 @@ def test_agrees_with_captum(network):
     for seed in range(2):
         discriminator = randomised(make(), seed).eval()
         images = random_images(5, size, seed=seed)
-        for block in discriminator.blocks:
+        for block in discriminator.named_layers:
             captum = LayerGradCam(discriminator, discriminator.named_layers[block])
             theirs = captum.attribute(images).detach()[:, 0]
             signed = explain(discriminator, images, layer=block, evidence="signed", upsample=False)

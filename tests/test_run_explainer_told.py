@@ -83,7 +83,7 @@ class Seeing(nn.Module):
     def __init__(self, network, seen, labels, time):
         super().__init__()
         self.network, self.seen, self.labels = network, seen, labels
-        self.blocks, self.block = network.blocks, network.block
+        self.named_layers = network.named_layers
         self.times = torch.as_tensor(time).expand(len(seen))
 
     def forward(self, images):
@@ -163,7 +163,7 @@ class TestEveryNetwork:
             time = times_of(which, 2)[-1]
             maps, logits = explainers[which].signed(images, 2, statistics, labels=LABELS, time=time)
             network = explainers[which].explained(2, statistics)
-            bias = network.classifier.head.bias.detach()[LABELS] if which == CLASSIFIER else 0
+            bias = network.head.bias.detach()[LABELS] if which == CLASSIFIER else 0
             torch.testing.assert_close(maps["hirescam"].sum((1, 2)), logits - bias, **CLOSE)
 
     def test_images_are_diffused_by_the_closed_form(self, which, explainers, images):
@@ -178,7 +178,7 @@ class TestEveryNetwork:
         self, which, follow_up_runs, explainers, reference
     ):
         found = explainers[which].explained(2, "reference")
-        found = dict((found.classifier if which == CLASSIFIER else found).named_buffers())
+        found = dict(found.named_buffers())
         expected = calibrated(follow_up_runs[which[0]], which, 2, reference).named_buffers()
         compared = [torch.testing.assert_close(found[name], value, **CLOSE) for name, value in expected]
         assert len(compared) >= 4
@@ -210,7 +210,7 @@ def test_maps_of_diffused_images_agree_with_pytorch_grad_cam(
         ours = explained.maps(Reading(method, "running", evidence))[0]
         for i in range(len(images)):
             bound = Seeing(network, seen[i : i + 1], LABELS[i : i + 1], time)
-            with library(bound, [network.block("block3")]) as cam:
+            with library(bound, [network.named_layers["block3"]]) as cam:
                 theirs = cam(seen[i : i + 1], [lambda output, sign=sign: sign * output.sum()])
             normalised = scale_cam_image(scale_cam_image(ours[i : i + 1].numpy()))
             assert np.abs(normalised - theirs).max() < 1e-3
@@ -277,7 +277,7 @@ def test_missing_classes_of_the_reference_are_said(follow_up_runs, reference, im
 
 def test_an_unknown_network_and_a_run_without_a_classifier_are_said(follow_up_runs, reference, images):
     message = refused(RunExplainer, follow_up_runs["dudgan"], reference[0], network="clasifier")
-    assert message == "network='clasifier' is unknown; choose one of discriminator, classifier"
+    assert "network='clasifier' is unknown; did you mean 'classifier'?" in message
     explainer = RunExplainer(follow_up_runs["dcgan"], reference[0], network="classifier")
     assert "has no classifier" in refused(explainer.signed, images, 2, "running", labels=LABELS)
 
