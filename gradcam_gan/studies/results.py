@@ -8,7 +8,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+import PIL.Image
+from IPython.display import Image, display
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -17,9 +18,10 @@ from gradcam_gan.training import files
 from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
 
-DPI = 200
+DPI = 120  # of the picture to read, here and in the notebooks; PDF and SVG are for print
+COLOURS = 256  # of that picture: a third of the bytes, and no eye tells
 # no dates and no random ids: the same numbers give the same bytes
-METADATA: dict[str, dict[str, Any]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 KEPT = ("status", "device", "precision", "threads", "data_sha256", "git_commit")  # of a run's manifest
 
 
@@ -57,13 +59,15 @@ class Results:
             runs: the trainings that the numbers come from.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        picture = _picture(figure)
+        files.write_bytes(self.folder / f"{name}.png", picture)
         for suffix, metadata in METADATA.items():
             content = io.BytesIO()
             with rc_context({"svg.hashsalt": name}):
-                figure.savefig(content, format=suffix, dpi=DPI, metadata=metadata)
+                figure.savefig(content, format=suffix, metadata=metadata)
             files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
-        self._enter(table, name, runs, [*METADATA])
-        display(figure)
+        self._enter(table, name, runs, ["png", *METADATA])
+        display(Image(picture))
         plt.close(figure)
 
     def keep(self, table: pd.DataFrame, name: str, runs: Sequence[Run]) -> None:
@@ -79,6 +83,16 @@ class Results:
         self._runs |= used
         self._made[name] = {"files": [*suffixes, "csv"], "runs": list(used)}
         files.write_json(self._manifest, {**self._origin, "runs": self._runs, "results": self._made})
+
+
+def _picture(figure: Figure) -> bytes:
+    """A figure as a PNG of few colours."""
+    drawn, content = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI)
+    with PIL.Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE)
+        few.save(content, "PNG", optimize=True, dpi=(DPI, DPI))
+    return content.getvalue()
 
 
 def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": plt.cycler(color=sns.color_palette("colorblind")),
-    "figure.dpi": 76,  # on screen and in the committed notebooks; files have their own
+    "figure.dpi": 110,  # on screen; files have their own
     "figure.constrained_layout.use": True,
     "savefig.facecolor": "white",
 }
