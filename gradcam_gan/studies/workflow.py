@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -122,25 +122,22 @@ def make_figures(
         InputError: there is no such notebook, parameter or value.
         RunError: a job failed; names it, its last words and its log.
     """
-    study = Study.load(profile, **(changes or {}))
+    study, chosen = Study.load(profile, **(changes or {})), folder or paths.FIGURES / profile
     notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
     if only is not None:
-        chosen = [name for name in notebooks if name == only or name.split("_")[0] == only.zfill(2)]
-        if not chosen:
-            choose("ONLY", only, notebooks)
-        notebooks = chosen
-    command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks)]
-    command += ["--cores", str(cores or "all"), "--rerun-incomplete", *arguments]
-    config = {
-        "profile": profile,
-        "changes": dict(changes or {}),
-        **({"folder": str(folder.resolve())} if folder else {}),
-    }
+        choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
+        notebooks = [name for name in notebooks if only in (name, name[:2])]
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    files.write_json(
-        logs / "config.json", config
-    )  # on the command line Snakemake would take numbers for text
+    # on the command line Snakemake would take numbers for text
+    config = {
+        "profile": profile,
+        "changes": changes or {},
+        "folder": str(folder.resolve()) if folder else None,
+    }
+    files.write_json(logs / "config.json", config)
+    command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks)]
+    command += ["--cores", str(cores or "all"), "--rerun-incomplete", *arguments]
     command += ["--configfile", str(logs / "config.json")]
     if {"--dry-run", "--dryrun", "-n"} & set(arguments):
         subprocess.run(command, cwd=paths.REPOSITORY, check=False)
@@ -149,7 +146,7 @@ def make_figures(
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=paths.REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _report(process, log, folder or study.figures_dir)
+            _report(process, log, chosen)
         except KeyboardInterrupt:
             process.wait()  # it got the signal too, and ends its jobs
             raise
@@ -158,32 +155,29 @@ def make_figures(
 
 
 def _report(process: "subprocess.Popen[bytes]", log: Path, folder: Path) -> None:
-    """Until the process ends: a line for every new figure, and the number of jobs done."""
+    """Until the process ends: a line for every new figure with the time so far, and the number of jobs done."""
     start, seen = time.time(), set[tuple[str, float]]()
-    with tqdm(
-        desc="jobs", unit="job", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}]", disable=None
-    ) as bar:
+
+    def say(text: str, now: float) -> None:
+        minutes, seconds = divmod(int(now - start), 60)
+        bar.write(f"{minutes:3}:{seconds:02}  {text}", file=sys.stdout)
+
+    with tqdm(desc="jobs", bar_format="{desc} {n_fmt}/{total_fmt} [{elapsed}]", disable=None) as bar:
         while True:
             ended = process.poll() is not None
-            for path, made in _figures_since(start, folder):
-                if (path.name, made) not in seen:
-                    seen.add((path.name, made))
-                    minutes, seconds = divmod(int(made - start), 60)
-                    bar.write(f"{minutes:3}:{seconds:02}  {os.path.relpath(path)}", file=sys.stdout)
+            made = [(path.stat().st_mtime, path) for path in folder.glob("*.png")]
+            for when, path in sorted(one for one in made if one[0] >= start):
+                if (path.name, when) not in seen:
+                    seen.add((path.name, when))
+                    say(os.path.relpath(path), when)
             if steps := re.findall(r"^(\d+) of (\d+) steps", log.read_text(errors="replace"), re.MULTILINE):
                 bar.n, bar.total = map(int, steps[-1])
                 bar.refresh()
             if ended:
-                return
+                break
             time.sleep(POLL_SECONDS)
-
-
-def _figures_since(start: float, folder: Path) -> Iterator[tuple[Path, float]]:
-    """PNG files of a folder that are newer than a time, oldest first."""
-    found = [(path, path.stat().st_mtime) for path in folder.glob("*.png")]
-    for path, made in sorted(found, key=lambda item: item[1]):
-        if made >= start:
-            yield path, made
+        if not process.returncode:
+            say(f"{os.path.relpath(folder)} is up to date", time.time())
 
 
 def _last_words(log: Path) -> str:

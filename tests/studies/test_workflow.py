@@ -385,8 +385,9 @@ class TestMakeFigures:
             "time.sleep(0.05)\npathlib.Path('figures').mkdir()\npathlib.Path('figures/fig1.png').touch()\n"
         )
         make_figures("smoke", folder=tmp_path / "figures")
-        (line,) = capsys.readouterr().out.splitlines()
-        assert re.fullmatch(r" +0:0\d  \S*figures/fig1.png", line)
+        figure, last = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(r" +0:0\d  \S*figures/fig1.png", figure)
+        assert last.endswith("figures is up to date")
         assert "3 of 7" in (tmp_path / "runs" / "smoke" / "logs" / "snakemake.log").read_text()
 
     def test_a_failed_job_is_one_line_with_its_own_last_words(self, stub, tmp_path):
