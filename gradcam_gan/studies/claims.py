@@ -89,16 +89,22 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
             "verdict": claim.verdict,
             "reading": str(finding.reading),
             "outcome": finding.outcome,
-            "estimate": finding.effect.estimate,
-            "low": finding.effect.low,
-            "high": finding.effect.high,
-            "n": finding.effect.n,
-            "unit": finding.effect.unit,
+            **columns_of(finding.effect),
             "sentence": finding.sentence,
         }
         for claim in claims
         for finding in claim.findings
     )
+
+
+def columns_of(found: Interval) -> dict[str, float | str]:
+    """An interval as columns of a table: ``estimate``, ``low``, ``high``, ``n`` and ``unit``."""
+    return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
+
+
+def pairs_of(row: pd.Series) -> Interval:
+    """The interval of a row of ``paired_differences``."""
+    return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
 
 
 def if_enough(outcome: Outcome, count: int) -> Outcome:

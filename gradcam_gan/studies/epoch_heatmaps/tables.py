@@ -16,8 +16,9 @@ from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.explaining.measures import digit_mask, map_change, measure
-from gradcam_gan.intervals import Interval, interval_over_seeds
+from gradcam_gan.intervals import interval_over_seeds
 from gradcam_gan.run_explainer import ExplainedRun, Reading
+from gradcam_gan.studies.claims import columns_of, within
 from gradcam_gan.studies.readings import ALL_READINGS, READINGS
 
 MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
@@ -118,7 +119,7 @@ def focus_summary(table: pd.DataFrame) -> pd.DataFrame:
             found = interval_over_seeds(group, "focus_lift", method="student")
             if zero > MOSTLY_ZERO:
                 found = replace(found, estimate=math.nan, low=math.nan, high=math.nan)
-            rows.append({**asdict(reading), "epoch": epoch, **_bounds(found), "all_zero": zero})
+            rows.append({**asdict(reading), "epoch": epoch, **columns_of(found), "all_zero": zero})
     return pd.DataFrame(rows)
 
 
@@ -141,15 +142,10 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
             maps = group[~group["all_zero"]]
             told_apart = maps.dropna(subset="focus_lift")
             off = told_apart.assign(off=(told_apart["focus_lift"] < 1).astype(float))
-            found = interval_over_seeds(off, "off", method="student")
-            found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+            found = within(0, interval_over_seeds(off, "off", method="student"))
             extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
-            rows.append({"variant": str(reading), "padding": padding, **_bounds(found), **extra})
+            rows.append({"variant": str(reading), "padding": padding, **columns_of(found), **extra})
     return pd.DataFrame(rows)
-
-
-def _bounds(found: Interval) -> dict[str, object]:
-    return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
 
 
 def clearness(table: pd.DataFrame, *rows: str) -> pd.DataFrame:
@@ -245,9 +241,7 @@ def focus_beside_scores(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFra
         parts.append(lift.merge(zero, on=["seed", "epoch"]).assign(reading=str(reading)))
     focus = pd.concat(parts, ignore_index=True)
     joined = focus[focus["epoch"] > 0].merge(scores, on=["seed", "epoch"])
-    return joined[
-        ["reading", "seed", "epoch", *(name for name in joined if name not in ("reading", "seed", "epoch"))]
-    ]
+    return joined.set_index(["reading", "seed", "epoch"]).reset_index()
 
 
 def rank_correlations(joined: pd.DataFrame) -> pd.DataFrame:
@@ -270,16 +264,9 @@ def rank_correlations(joined: pd.DataFrame) -> pd.DataFrame:
         focus, fid, epoch = (group[name].to_numpy() for name in ("focus_lift", "fid", "epoch"))
         rho, rho_given_epoch = _correlations(focus, -fid, epoch)
         picked = int(focus.argmax())
-        rows.append(
-            {
-                "reading": reading,
-                "seed": seed,
-                "rho": rho,
-                "rho_given_epoch": rho_given_epoch,
-                "picked": epoch[picked],
-                "beaten": (np.delete(fid, picked) > fid[picked]).mean(),
-            }
-        )
+        beaten = (np.delete(fid, picked) > fid[picked]).mean()
+        found = {"rho": rho, "rho_given_epoch": rho_given_epoch, "picked": epoch[picked], "beaten": beaten}
+        rows.append({"reading": reading, "seed": seed, **found})
     return pd.DataFrame(rows)
 
 
