@@ -33,7 +33,7 @@ from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
 from gradcam_gan.scoring.scores import SCORES, Reference, evaluate_run
 from gradcam_gan.studies.arms import Arm, Pruning
-from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, pairs_of
+from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, Outcome, pairs_of
 from gradcam_gan.studies.epoch_heatmaps.tables import clearness
 from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES
 from gradcam_gan.studies.study import Study
@@ -507,12 +507,7 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
-    """C6: does the network learn better without the images that the 70 % rule deletes?
-
-    Args:
-        results: rows of ``run_experiment``.
-        reading: how the rule explained.
-    """
+    """C6: does the network learn better without the images that the 70 % rule deletes (``run_experiment``)?"""
     rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
     counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
     reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
@@ -522,22 +517,21 @@ def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
         f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
         f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
     )
+    outcome: Outcome = "unclear"
     if effect.n == 0:
         sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
-        finding = Finding(reading, "unclear", NOTHING, sentence)
     elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
         sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
-        finding = Finding(reading, "unclear", effect, sentence)
-    else:
-        better = effect.high < 0 and to_random.high < 0
-        worse = effect.low > 0 or to_random.low > 0
-        finding = Finding(reading, "holds" if better else "fails" if worse else "unclear", effect, sentence)
+    elif effect.high < 0 and to_random.high < 0:
+        outcome = "holds"
+    elif effect.low > 0 or to_random.low > 0:
+        outcome = "fails"
     return Claim(
         "C6",
         "where 70 % or more of an image's activation map is important, delete the image to learn better",
         f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
         "images at random, at matched iterations; fails if it raises either",
-        [finding],
+        [Finding(reading, outcome, effect, sentence)],
     )
 
 

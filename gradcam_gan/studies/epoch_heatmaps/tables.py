@@ -22,7 +22,6 @@ from gradcam_gan.studies.claims import columns_of, within
 from gradcam_gan.studies.readings import ALL_READINGS, READINGS
 
 MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
-CONFIDENCE = 0.95  # of the best epoch's interval
 ROUNDING = 1e-12  # what is left of 0 where one follows the epoch exactly
 
 
@@ -48,11 +47,7 @@ def change_between(maps: Tensor) -> Tensor:
 
 
 def changes_of_rows(explained: ExplainedRun, readings: Sequence[Reading]) -> pd.DataFrame:
-    """How much each image's map changes between neighbouring rows of Figure 1 (claim C3).
-
-    Args:
-        explained: at Figure 1's rows.
-        readings: which.
+    """How much each image's map changes between neighbouring rows of Figure 1, its epochs (claim C3).
 
     Returns:
         A row per reading and image: ``padding``, ``seed``, ``method``, ``statistics``, ``evidence``, ``image``,
@@ -75,11 +70,7 @@ def extreme_probes(
 ) -> tuple[list[int], list[int]]:
     """The images whose map changes most over the epochs, and those whose map changes least (claim C3).
 
-    Args:
-        changes: rows of ``changes_of_rows``.
-        reading: of which maps.
-        seed: of which network.
-        count: how many of each.
+    Of ``changes_of_rows``, under one reading of the network of one seed, ``count`` of each kind.
 
     Returns:
         Image indices, each list from the most extreme on. Images come in the first list by ``mean_change``,
@@ -92,11 +83,7 @@ def extreme_probes(
 
 
 def image_as_map(images: Tensor) -> float:
-    """Mean focus lift of the images themselves, each taken as its own heatmap.
-
-    Args:
-        images: uint8 (N, C, H, W).
-    """
+    """Mean focus lift of uint8 images (N, C, H, W) themselves, each taken as its own heatmap."""
     return float(measure(images.float().amax(1), digit_mask(images))["focus_lift"].mean())
 
 
@@ -208,7 +195,7 @@ def best_epoch(table: pd.DataFrame, resamples: int = 2000) -> BestEpoch:
             counts = random.multinomial(images, np.full(images, 1 / images))
             curve += counts @ by_seed[chosen]
         drawn[resample] = epochs[curve.argmax()]
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - 0.95) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
     means = by_seed.mean(1)
     names = cube.index.unique("seed")
