@@ -107,11 +107,6 @@ def pairs_of(row: pd.Series) -> Interval:
     return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
 
 
-def if_enough(outcome: Outcome, count: int) -> Outcome:
-    """The outcome, unless too few networks speak."""
-    return outcome if count >= ENOUGH_SEEDS else "unclear"
-
-
 def over_seeds(by_seed: pd.Series) -> Interval:
     """Student's interval of a mean over seeds; the bootstrap's is too narrow over so few.
 
@@ -126,6 +121,8 @@ def within(lowest: float, found: Interval) -> Interval:
     return replace(found, low=max(found.low, lowest), high=min(found.high, 1.0))
 
 
-def outcome_of(effect: Interval) -> Outcome:
-    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) are neither."""
+def outcome_of(effect: Interval, enough: int = 0) -> Outcome:
+    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) and too few networks are neither."""
+    if effect.n < enough:
+        return "unclear"
     return "holds" if effect.low > 0 else "fails" if effect.high < 0 else "unclear"

@@ -27,7 +27,6 @@ from gradcam_gan.studies.claims import (
     NOTHING,
     Claim,
     Finding,
-    if_enough,
     outcome_of,
     over_seeds,
     pairs_of,
@@ -426,7 +425,7 @@ def _change_of_input(rows: pd.DataFrame, name: str, what: str) -> Finding:
         f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over epochs, at "
         f"a mean horizon T of {rows['horizon'].mean():.0f}), a change of {effect}"
     )
-    return Finding(reading, if_enough(outcome_of(effect), effect.n), effect, sentence)
+    return Finding(reading, outcome_of(effect, ENOUGH_SEEDS), effect, sentence)
 
 
 def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
@@ -439,4 +438,4 @@ def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
     lower = SCORES[metric].better == "lower"
     gain = replace(effect, low=-effect.high, high=-effect.low) if lower else effect
     sentence = f"{label} changes by {effect} against {rows['to'].iloc[0]}"
-    return Finding(label, if_enough(outcome_of(gain), effect.n), effect, sentence)
+    return Finding(label, outcome_of(gain, ENOUGH_SEEDS), effect, sentence)

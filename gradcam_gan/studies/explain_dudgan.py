@@ -262,9 +262,8 @@ def told_each_class(
 
 def confusion(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told; NaN without."""
-    means = table.pivot_table(value, "label", "told", dropna=False)
     classes = sorted(table["told"].unique())
-    return means.reindex(index=classes, columns=classes)
+    return table.pivot_table(value, "label", "told").reindex(index=classes, columns=classes)
 
 
 def most_real(table: pd.DataFrame) -> pd.DataFrame:

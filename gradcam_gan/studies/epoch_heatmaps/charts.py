@@ -21,7 +21,7 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str,
     """Focus lift over the epochs, one panel for each evidence.
 
     Args:
-        summary: columns ``method``, ``statistics``, ``evidence``, ``epoch``, ``estimate``, ``low``, ``high``.
+        summary: from ``focus_summary``.
         image_as_map: focus lift of the image itself taken as its heatmap.
         marks: epochs to mark, by name.
     """
