@@ -89,11 +89,7 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
             "verdict": claim.verdict,
             "reading": str(finding.reading),
             "outcome": finding.outcome,
-            "estimate": finding.effect.estimate,
-            "low": finding.effect.low,
-            "high": finding.effect.high,
-            "n": finding.effect.n,
-            "unit": finding.effect.unit,
+            **columns_of(finding.effect),
             "sentence": finding.sentence,
         }
         for claim in claims
@@ -101,9 +97,14 @@ def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
     )
 
 
-def if_enough(outcome: Outcome, count: int) -> Outcome:
-    """The outcome, unless too few networks speak."""
-    return outcome if count >= ENOUGH_SEEDS else "unclear"
+def columns_of(found: Interval) -> dict[str, float | str]:
+    """An interval as columns of a table: ``estimate``, ``low``, ``high``, ``n`` and ``unit``."""
+    return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
+
+
+def pairs_of(row: pd.Series) -> Interval:
+    """The interval of a row of ``paired_differences``."""
+    return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
 
 
 def over_seeds(by_seed: pd.Series) -> Interval:
@@ -120,6 +121,8 @@ def within(lowest: float, found: Interval) -> Interval:
     return replace(found, low=max(found.low, lowest), high=min(found.high, 1.0))
 
 
-def outcome_of(effect: Interval) -> Outcome:
-    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) are neither."""
+def outcome_of(effect: Interval, enough: int = 0) -> Outcome:
+    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) and too few networks are neither."""
+    if effect.n < enough:
+        return "unclear"
     return "holds" if effect.low > 0 else "fails" if effect.high < 0 else "unclear"

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.intervals import Interval, paired_differences
+from gradcam_gan.intervals import paired_differences
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.models.options import MODELS
 from gradcam_gan.run_explainer import NOISE_SEED
@@ -28,12 +27,12 @@ from gradcam_gan.studies.claims import (
     NOTHING,
     Claim,
     Finding,
-    if_enough,
     outcome_of,
     over_seeds,
+    pairs_of,
 )
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.style import PAGE, STYLE, intervals, seed_lines
+from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
@@ -66,26 +65,11 @@ def require_model(study: Study, model: str) -> None:
         raise InputError(f"comparison.models={study.comparison.models} has no {model!r}; add it")
 
 
-def histories(runs: Sequence[Run], epochs: int) -> pd.DataFrame:
-    """``Run.history`` of several runs up to an epoch, with columns ``model`` and ``seed``."""
-    tables = [
-        run.history[run.history["epoch"] <= epochs].assign(model=run.config.model_name, seed=run.config.seed)
-        for run in runs
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
 # --- scores
 
 
 def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: int) -> pd.DataFrame:
-    """Score the generators of every epoch.
-
-    Args:
-        runs: of ``compared_runs``.
-        reference: from ``reference_for``.
-        epochs: the last to score: all models have seen as many images there.
-        count: images of each generator.
+    """Score the generators of every epoch up to one, ``count`` images of each: all models have seen as many there.
 
     Returns:
         A row per run and epoch from 0 on: ``model``, ``seed``, ``epoch``, ``images`` (seen in training) and the
@@ -96,10 +80,9 @@ def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: 
         shown = [epoch for epoch in run.epochs if epoch <= epochs]
         scores = evaluate_run(run, reference, epochs=shown, count=count)
         seen = scores["epoch"] * run.history["images"].iloc[0]
-        keys = {"model": run.config.model_name, "seed": run.config.seed}
-        first = pd.DataFrame({**keys, "epoch": scores["epoch"], "images": seen})
-        tables.append(first.join(scores.drop(columns="epoch")))
-    scores = pd.concat(tables, ignore_index=True)
+        tables.append(scores.assign(model=run.config.model_name, seed=run.config.seed, images=seen))
+    first = ["model", "seed", "epoch", "images"]
+    scores = pd.concat(tables, ignore_index=True).set_index(first).reset_index()
     return scores if "class_accuracy" in scores else scores.assign(class_accuracy=math.nan)
 
 
@@ -109,11 +92,7 @@ def final_scores(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def images_needed(scores: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
-    """How many images a model must see until a generator of it reaches an FID for the first time.
-
-    Args:
-        scores: of ``score_models``.
-        thresholds: of FID.
+    """How many images a model must see until a generator of it reaches an FID for the first time (``score_models``).
 
     Returns:
         A row per model, seed and threshold: ``model``, ``seed``, ``fid``, ``images``; NaN where it is never reached.
@@ -150,10 +129,7 @@ def compared_with(models: Iterable[str]) -> dict[str, str]:
 
 
 def compare_models(final: pd.DataFrame) -> pd.DataFrame:
-    """Each model minus the one that it is compared with, paired by seed.
-
-    Args:
-        final: of ``final_scores``.
+    """Each model of ``final_scores`` minus the one that it is compared with, paired by seed.
 
     Returns:
         A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (bootstrap over
@@ -218,14 +194,11 @@ def diversity(images: Tensor) -> dict[str, float]:
 def input_diversity(runs: Sequence[Run], images: Tensor, epochs: int) -> pd.DataFrame:
     """Does the diffusion diversify what D sees (P2)? Real images as D saw them, beside the images themselves.
 
-    Args:
-        runs: of models; those without a diffusion are left out.
-        images: uint8 (N, C, H, W).
-        epochs: the last to look at.
+    Images are uint8 (N, C, H, W); runs of models without a diffusion are left out.
 
     Returns:
-        A row per run and epoch from 1 on: ``model``, ``seed``, ``epoch``, ``horizon``, ``variance`` and ``dimensions``
-        (``diversity``), each over that of the images themselves.
+        A row per run and epoch from 1 to the last: ``model``, ``seed``, ``epoch``, ``horizon``, ``variance`` and
+        ``dimensions`` (``diversity``), each over that of the images themselves.
     """
     rows, unseen = [], diversity(as_seen(images, None))
     for run in runs:
@@ -241,12 +214,6 @@ def input_diversity(runs: Sequence[Run], images: Tensor, epochs: int) -> pd.Data
 
 def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int) -> Tensor:
     """Generated images of every class: those asked for; of an unconditional model the first that the evaluator sees.
-
-    Args:
-        run: of any model.
-        epoch: whose generator.
-        reference: whose evaluator sorts an unconditional model's images.
-        per_class: how many.
 
     Returns:
         uint8 (classes, per_class, C, H, W); grey where it makes too few images of a class.
@@ -268,11 +235,7 @@ def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int)
 
 
 def score_chart(final: pd.DataFrame) -> Figure:
-    """The scores of each model: a tick a network, a mark the mean over them.
-
-    Args:
-        final: rows of ``final_scores``.
-    """
+    """The scores of each model (``final_scores``): a tick a network, a mark the mean over them."""
     models = list(dict.fromkeys(final["model"]))
     with plt.rc_context(STYLE):
         figure, panels = _metric_panels(models, 0.24 * len(models) + 0.7)
@@ -280,7 +243,7 @@ def score_chart(final: pd.DataFrame) -> Figure:
             for place, model in enumerate(models):
                 values = final.loc[final["model"] == model, metric].dropna()
                 if len(values):
-                    _network_ticks(axes, values, place)
+                    network_ticks(axes, values, place)
                     axes.plot(values.mean(), place, "o", color=f"C{place}", ms=4)
                 elif metric == "class_accuracy":
                     cell = ("axes fraction", "data")
@@ -311,7 +274,7 @@ def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
                 row = compared[(compared["model"] == model) & (compared["metric"] == metric)]
                 if len(row):
                     differences = by_seed.loc[model, metric] - by_seed.loc[to, metric]
-                    _network_ticks(axes, differences.dropna(), place)
+                    network_ticks(axes, differences.dropna(), place)
                     intervals(axes, row, [place], fmt="o", color=f"C{place}")
             axes.set_xlabel(f"Δ {SCORES[metric].label}")
             if unit := SCORES[metric].log_from:
@@ -329,10 +292,6 @@ def _metric_panels(names: Sequence[str], height: float) -> tuple[Figure, Sequenc
     return figure, panels
 
 
-def _network_ticks(axes: Axes, values: pd.Series, place: int) -> None:
-    axes.plot(values, np.full(len(values), place), "|", color="0.3", ms=6, mew=0.8)
-
-
 def _stretch(axes: Axes, unit: float) -> None:
     """A scale that is linear up to one unit and logarithmic beyond, with ticks that do not collide."""
     low, high = axes.dataLim.intervalx
@@ -348,23 +307,18 @@ def _stretch(axes: Axes, unit: float) -> None:
 
 
 def progress_chart(scores: pd.DataFrame) -> Figure:
-    """FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach.
-
-    Args:
-        scores: rows of ``score_models``.
-    """
+    """FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach."""
     trained = scores[scores["epoch"] > 0].assign(thousands=scores["images"] / 1000)
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.4))
         for axes, metric in zip(panels, ("fid", "recall", "class_accuracy"), strict=True):
-            for i, rows in enumerate(_by_model(trained).values()):
-                _seed_curve(axes, rows, metric, f"C{i}", rows["model"].iloc[0], "thousands")
+            for i, (model, rows) in enumerate(_by_model(trained).items()):
+                _seed_curve(axes, rows, metric, f"C{i}", model, "thousands")
             axes.set(xlabel="images seen (thousands)", ylabel=SCORES[metric].label)
         panels[0].set_yscale("log")
         for threshold in THRESHOLDS:
             panels[0].axhline(threshold, color="0.5", lw=0.6, ls=":")
-        handles, texts = panels[0].get_legend_handles_labels()
-        figure.legend(handles, texts, frameon=False, ncols=4, loc="outside upper center")
+        legend_above(figure, panels[0], 4)
     return figure
 
 
@@ -372,7 +326,7 @@ def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
     """Each model's losses, then D's outputs, overconfidence, horizons and the classifier's losses.
 
     Args:
-        histories: of the function of that name.
+        histories: from ``train_dcgan.histories``, with columns ``model`` and ``seed``.
         target: of the overconfidence, above which a horizon grows; None leaves it out.
     """
     with plt.rc_context(STYLE):
@@ -435,12 +389,7 @@ def _seed_curve(
 
 
 def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
-    """P2: does the forward diffusion diversify what D sees, and what G makes?
-
-    Args:
-        inputs: rows of ``input_diversity``.
-        compared: rows of ``compare_models``.
-    """
+    """P2: does the forward diffusion diversify what D sees (``input_diversity``), and what G makes?"""
     rows = inputs[inputs["model"] == "diffusion-gan"]
     quantities = {"variance": "variance", "dimensions": "effective number of dimensions"}
     findings = [_change_of_input(rows, name, what) for name, what in quantities.items()]
@@ -455,11 +404,7 @@ def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
 
 
 def judge_dudgan(compared: pd.DataFrame) -> Claim:
-    """P3: does DuDGAN's diffusion and classifier make a better conditional generator?
-
-    Args:
-        compared: rows of ``compare_models``.
-    """
+    """P3: does DuDGAN's diffusion and classifier make a better conditional generator (``compare_models``)?"""
     return Claim(
         "P3",
         "DuDGAN puts diffusion into a class-conditional GAN and adds a classifier",
@@ -480,7 +425,7 @@ def _change_of_input(rows: pd.DataFrame, name: str, what: str) -> Finding:
         f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over epochs, at "
         f"a mean horizon T of {rows['horizon'].mean():.0f}), a change of {effect}"
     )
-    return Finding(reading, if_enough(outcome_of(effect), effect.n), effect, sentence)
+    return Finding(reading, outcome_of(effect, ENOUGH_SEEDS), effect, sentence)
 
 
 def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
@@ -489,11 +434,8 @@ def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
     rows = compared[(compared["model"] == model) & (compared["metric"] == metric)]
     if rows.empty:
         return Finding(label, "unclear", NOTHING, f"no {model} was compared")
-    row = rows.iloc[0]
-    effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
-    better = -1 if SCORES[metric].better == "lower" else 1
-    low, high = sorted((better * effect.low, better * effect.high))
-    outcome = outcome_of(replace(effect, low=low, high=high))
-    return Finding(
-        label, if_enough(outcome, effect.n), effect, f"{label} changes by {effect} against {row['to']}"
-    )
+    effect = pairs_of(rows.iloc[0])
+    lower = SCORES[metric].better == "lower"
+    gain = replace(effect, low=-effect.high, high=-effect.low) if lower else effect
+    sentence = f"{label} changes by {effect} against {rows['to'].iloc[0]}"
+    return Finding(label, outcome_of(gain, ENOUGH_SEEDS), effect, sentence)

@@ -3,9 +3,10 @@
 D of what it saw at several times, D beside C, D told each class, and the models' D by the measures of notebook 2.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +25,7 @@ from gradcam_gan.scoring.scores import classes_to_draw, draw
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import ALL_READINGS
-from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
+from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
 from gradcam_gan.training.runs import Run
 
 MEASURE_LABELS = {"focus_lift": "focus lift", "coverage": "coverage (τ 0.5)", "border_lift": "border lift"}
@@ -57,14 +58,8 @@ def times_panels(
 ) -> list[Panel]:
     """D's maps of its own diffused input: a row an epoch, a column an image and time, what D saw shining through.
 
-    Args:
-        explainer: of a run with a diffusion.
-        images: uint8 (K, C, H, W).
-        labels: their classes (K,).
-        captions: K of them.
-        epochs: R epochs.
-        shares: t/T, ascending; T is that of each epoch, and t is rounded.
-        readings: how to explain.
+    Images are uint8 (K, C, H, W), with their classes (K,) and K captions. Times are given as shares t/T, ascending; T
+    is that of each epoch, and t is rounded.
 
     Returns:
         A panel a reading.
@@ -106,20 +101,14 @@ def _explain(
     explainer: RunExplainer,
     images: Tensor,
     epochs: Sequence[int],
-    readings: Iterable[Reading],
+    readings: Sequence[Reading],
     labels: Tensor,
     time: int = 0,
 ) -> ExplainedRun:
     """The images under these readings alone."""
-    chosen = list(readings)
-    return explainer.explain(
-        images,
-        epochs,
-        statistics=list(dict.fromkeys(reading.statistics for reading in chosen)),
-        methods=list(dict.fromkeys(reading.method for reading in chosen)),
-        labels=labels,
-        time=time,
-    )
+    statistics = list(dict.fromkeys(reading.statistics for reading in readings))
+    methods = list(dict.fromkeys(reading.method for reading in readings))
+    return explainer.explain(images, epochs, statistics=statistics, methods=methods, labels=labels, time=time)
 
 
 def networks_panel(
@@ -132,17 +121,9 @@ def networks_panel(
     statistics: Statistics,
     method: str,
 ) -> Panel:
-    """D beside C on the same images, undiffused: D for “real” and “fake”, told the right and the next class; C.
+    """D beside C of one DuDGAN, undiffused: D for “real” and “fake”, told the right and the next class; C.
 
-    Args:
-        discriminator: of a DuDGAN.
-        classifier: of the same run.
-        images: uint8 (K, C, H, W).
-        labels: their classes (K,).
-        captions: K of them.
-        epoch: of the run.
-        statistics: of BatchNorm.
-        method: of the maps.
+    Images are uint8 (K, C, H, W), with their classes (K,) and K captions.
     """
     real, fake = (Reading(method, statistics, evidence) for evidence in ("real", "fake"))
     wrong = (labels + 1) % discriminator.run.manifest["classes"]
@@ -178,13 +159,7 @@ def models_panel(
 ) -> Panel:
     """The discriminators of several models beside each other: a column a model and image, a row an epoch; t = 0.
 
-    Args:
-        explainers: one a model.
-        images: uint8 (K, C, H, W).
-        labels: their classes (K,).
-        captions: K of them.
-        epochs: R epochs.
-        reading: how to explain.
+    Images are uint8 (K, C, H, W), with their classes (K,) and K captions; the explainers are one a model.
     """
     panels = []
     for explainer in explainers:
@@ -211,28 +186,20 @@ def agreement(
 ) -> pd.DataFrame:
     """Do D and C look alike at the same image? Correlation of their signed maps at the layer's resolution.
 
-    D's map is positive where there is evidence for "real", C's where there is evidence for the class.
-
-    Args:
-        discriminator: of a DuDGAN.
-        classifier: of the same run.
-        images: uint8 (N, C, H, W).
-        labels: their classes (N,).
-        epoch: of the run.
-        statistics: of BatchNorm.
-        methods: of the maps.
+    D's map is positive where there is evidence for "real", C's where there is evidence for the class. Both are of one
+    DuDGAN; images are uint8 (N, C, H, W), with their classes (N,).
 
     Returns:
         A row per method and image: ``method``, ``image``, ``label``, ``correlation`` (-1 to 1; NaN where a map is
         constant) and ``chance``, the same with C's map of another image of that class; NaN where there is no other.
     """
     tables = []
-    for_real, _ = discriminator.signed(images, epoch, statistics, methods, labels=labels)
-    for_class, _ = classifier.signed(images, epoch, statistics, methods, labels=labels)
+    how: Any = {"statistics": [statistics], "methods": methods, "labels": labels}
+    explained = [one.explain(images, [epoch], **how) for one in (discriminator, classifier)]
     other = next_of_class(labels)
     alone = other == torch.arange(len(labels))
     for method in methods:
-        d, c = for_real[method].cpu(), for_class[method].cpu()
+        d, c = (one.signed[epoch, statistics, method] for one in explained)
         columns = {
             "method": method,
             "image": range(len(images)),
@@ -261,15 +228,9 @@ def told_each_class(
     statistics: Statistics,
     method: str,
 ) -> pd.DataFrame:
-    """What changes when D is told another class of the same image?
+    """What changes when a conditional D is told another class of the same image?
 
-    Args:
-        explainer: of a conditional run.
-        images: uint8 (N, C, H, W).
-        labels: their classes (N,).
-        epoch: of the run.
-        statistics: of BatchNorm.
-        method: of the maps.
+    Images are uint8 (N, C, H, W), with their classes (N,).
 
     Returns:
         A row per image and class told: ``image``, ``label``, ``told``, ``logit``, ``change`` (of the logit, against
@@ -277,10 +238,10 @@ def told_each_class(
     """
     maps, logits = [], []
     for told in range(explainer.run.manifest["classes"]):
-        as_told = torch.full_like(labels, told)
-        signed, scores = explainer.signed(images, epoch, statistics, [method], labels=as_told)
-        maps.append(signed[method].cpu())
-        logits.append(scores.cpu())
+        reading, as_told = Reading(method, statistics), torch.full_like(labels, told)
+        explained = _explain(explainer, images, [epoch], [reading], as_told)
+        maps.append(explained.signed[epoch, statistics, method])
+        logits.append(explained.logits[epoch, statistics])
     image = torch.arange(len(labels))
     right_map, right_logit = torch.stack(maps)[labels, image], torch.stack(logits)[labels, image]
     tables = [
@@ -301,9 +262,8 @@ def told_each_class(
 
 def confusion(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Mean of one column of ``told_each_class``: a row per class of the image, a column per class told; NaN without."""
-    means = table.pivot_table(value, "label", "told", dropna=False)
     classes = sorted(table["told"].unique())
-    return means.reindex(index=classes, columns=classes)
+    return table.pivot_table(value, "label", "told").reindex(index=classes, columns=classes)
 
 
 def most_real(table: pd.DataFrame) -> pd.DataFrame:
@@ -342,33 +302,18 @@ def _interval(rows: pd.DataFrame, value: str) -> str:
 
 
 def measure_models(
-    explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Iterable[int]
+    explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Sequence[int]
 ) -> pd.DataFrame:
-    """``ExplainedRun.measures`` of several models' D at t = 0, each told the right class, with a column ``model``.
-
-    Args:
-        explainers: one a run.
-        images: uint8 (N, C, H, W).
-        labels: their classes (N,).
-        epochs: which.
-    """
-    shown = list(epochs)
-    tables = [
-        one.explain(images, shown, labels=labels)
-        .measures(ALL_READINGS)
-        .assign(model=one.run.config.model_name)
-        for one in explainers
-    ]
+    """``ExplainedRun.measures`` of several models' D at t = 0, each told the right class, with a column ``model``."""
+    explained = (one.explain(images, epochs, labels=labels) for one in explainers)
+    tables = [one.measures(ALL_READINGS).assign(model=one.run.config.model_name) for one in explained]
     return pd.concat(tables, ignore_index=True)
 
 
 def summarise_maps(measured: pd.DataFrame) -> pd.DataFrame:
-    """Mean measures over images: a row per model, seed, reading and epoch.
+    """Means of ``measure_models`` over images: a row per model, seed, reading and epoch.
 
     Where more than half of the maps are zero everywhere, the others say nothing of the whole: NaN.
-
-    Args:
-        measured: of ``measure_models``.
     """
     keys = ["model", "seed", "method", "statistics", "evidence", "epoch"]
     means = measured.groupby(keys, sort=False)[list(COLUMNS)].mean().reset_index()
@@ -415,8 +360,7 @@ def agreement_chart(table: pd.DataFrame, class_names: Sequence[str]) -> Figure:
         for axes in grid[-1]:
             axes.set_xlabel("class")
         grid[0, 0].set_ylim(-1.05, 1.05)
-        handles, texts = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, texts, frameon=False, ncols=2, loc="outside upper center")
+        legend_above(figure, grid[0, 0], 2)
     return figure
 
 

@@ -10,7 +10,7 @@ fewer images more often. At matched epochs it has passed over its images as ofte
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
 from gradcam_gan.scoring.scores import SCORES, Reference, evaluate_run
 from gradcam_gan.studies.arms import Arm, Pruning
-from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding
+from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, Outcome, pairs_of
 from gradcam_gan.studies.epoch_heatmaps.tables import clearness
 from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.style import PAGE, STYLE, intervals
+from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks
 from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
@@ -56,7 +56,6 @@ METRICS = (
 MATCHINGS = ("iterations", "epochs")
 BASELINE = "baseline"
 CHUNK = 2048  # images whose maps are enlarged at a time
-DIAGNOSIS_SPREAD = 1.0  # k in mean + k * standard deviation
 SHRINKAGE = 0.01  # of a class's covariance towards the identity: few images span too few directions
 
 
@@ -127,14 +126,10 @@ def selection(arm: Arm, runs_dir: Path | str) -> Selection:
 def select(
     pruning: Pruning, explainer: RunExplainer, images: ImageSet, held_out: Tensor, evaluator: Evaluator
 ) -> Selection:
-    """Score the training images and choose which stay.
+    """Score all training images and choose which stay.
 
-    Args:
-        pruning: the arm.
-        explainer: of the baseline, whose seed is also that of the ``random`` arm.
-        images: all training images.
-        held_out: uint8 (M, C, H, W), for ``scoring_epoch``.
-        evaluator: for ``instance-selection``.
+    The explainer is of the baseline, whose seed is also that of the ``random`` arm; ``held_out`` images, uint8
+    (M, C, H, W), are for ``scoring_epoch``, the evaluator for ``instance-selection``.
     """
     epoch = scoring_epoch(pruning, explainer, held_out)
     covered = coverage_scores(pruning, explainer, images.images, epoch)
@@ -155,13 +150,8 @@ def select(
 def kept(pruning: Pruning, covered: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Which images stay, bool (N,).
 
-    The rule deletes every image whose coverage is at least the cut. Every other arm deletes as many, or its share:
-    those with the largest scores, of equal ones the first in order.
-
-    Args:
-        pruning: the arm.
-        covered: from ``coverage_scores``.
-        scores: the arm's own, (N,).
+    The rule deletes every image whose coverage (``coverage_scores``) is at least the cut. Every other arm deletes as
+    many, or its share: those with the largest scores (N,) of its own, of equal ones the first in order.
     """
     by_rule = covered >= pruning.cut
     if pruning.arm == "rule70":
@@ -173,12 +163,10 @@ def kept(pruning: Pruning, covered: np.ndarray, scores: np.ndarray) -> np.ndarra
 
 
 def scoring_epoch(pruning: Pruning, explainer: RunExplainer, held_out: Tensor) -> int:
-    """The epoch whose discriminator scores the images.
+    """The epoch whose discriminator scores the images: the one named, or the clearest of the baseline's.
 
-    Args:
-        pruning: names it, or asks for the clearest: the largest mean focus lift of this one network (claim C2).
-        explainer: of the baseline.
-        held_out: uint8 (M, C, H, W), of which the first ``probe_images`` are looked at.
+    That has the largest mean focus lift of this one network (claim C2), over the first ``probe_images`` of
+    ``held_out``, uint8 (M, C, H, W).
     """
     if pruning.epoch != "clearest":
         return pruning.epoch
@@ -194,13 +182,9 @@ def scoring_epoch(pruning: Pruning, explainer: RunExplainer, held_out: Tensor) -
 
 
 def coverage_scores(pruning: Pruning, explainer: RunExplainer, images: Tensor, epoch: int) -> np.ndarray:
-    """Share of each image's map that is important, (N,) in 0..1.
+    """Share of each image's map that is important, (N,) in 0..1, at one epoch of the baseline.
 
-    Args:
-        pruning: how to explain, and what counts as important.
-        explainer: of the baseline.
-        images: uint8 (N, C, H, W), the training images.
-        epoch: whose discriminator.
+    Images are the training images, uint8 (N, C, H, W).
     """
     explained = explainer.explain(images, [epoch], statistics=[pruning.statistics], methods=[pruning.method])
     signed = explained.signed[epoch, pruning.statistics, pruning.method]
@@ -245,13 +229,14 @@ def diagnosis(pruning: Pruning, explainer: RunExplainer, images: Tensor) -> np.n
     Self-diagnosing GAN (Lee et al. 2021) shows images with high values more often; here those with low ones go.
     Arguments as for ``coverage_scores``.
     """
-    by_epoch, kind = [], pruning.statistics
-    for epoch in explainer.run.epochs:
-        if epoch > 0:
-            explained = explainer.explain(images, [epoch], statistics=[kind], methods=[pruning.method])
-            by_epoch.append(explained.logits[epoch, kind])
+    how: Any = {"statistics": [pruning.statistics], "methods": [pruning.method]}
+    by_epoch = [
+        explainer.explain(images, [epoch], **how).logits[epoch, pruning.statistics]
+        for epoch in explainer.run.epochs
+        if epoch > 0
+    ]
     logits = torch.stack(by_epoch).double()
-    return (logits.mean(0) + DIAGNOSIS_SPREAD * logits.std(0, correction=0)).numpy()
+    return (logits.mean(0) + logits.std(0, correction=0)).numpy()
 
 
 def rule_grid(
@@ -259,12 +244,7 @@ def rule_grid(
 ) -> pd.DataFrame:
     """How many images the rule deletes under every answer to what the paper leaves open.
 
-    Args:
-        explainer: of a baseline.
-        images: uint8 (N, C, H, W), the training images.
-        epoch: whose discriminator.
-        taus: from what value on a map is important.
-        cuts: from what coverage on an image is deleted.
+    Images are the training images, uint8 (N, C, H, W), explained at one epoch of a baseline.
 
     Returns:
         A row per method, statistics, evidence, normalisation, tau and cut: ``deleted``, the share of images, 0..1; with
@@ -272,28 +252,16 @@ def rule_grid(
     """
     explained, rows = explainer.explain(images, [epoch]), []
     for statistics, method, evidence in product(STATISTICS, COMPARED_METHODS, EVIDENCES):
-        signed = explained.signed[epoch, statistics, method]
+        reading, signed = Reading(method, statistics, evidence), explained.signed[epoch, statistics, method]
         maxima = evidence_maps(signed, evidence).amax((1, 2))
         # all maps may be zero: then any number will do
         typical = float(maxima[maxima > 0].median()) if (maxima > 0).any() else 1.0
         scales: dict[str, Normalisation] = {"max": "max", "min-max": "min-max", "fixed": typical}
-        choices = list(product(scales, taus))
-        shares = _coverages(
-            signed, evidence, images.shape[2:], [(scales[name], tau) for name, tau in choices]
-        )
+        shares = _coverages(signed, evidence, images.shape[2:], list(product(scales.values(), taus)))
+        keys = {**asdict(reading), "seed": explainer.run.config.seed, "epoch": epoch}
         rows += [
-            {
-                "method": method,
-                "statistics": statistics,
-                "evidence": evidence,
-                "seed": explainer.run.config.seed,
-                "epoch": epoch,
-                "normalisation": name,
-                "tau": tau,
-                "cut": cut,
-                "deleted": (covered >= cut).mean(),
-            }
-            for (name, tau), covered in zip(choices, shares, strict=True)
+            {**keys, "normalisation": name, "tau": tau, "cut": cut, "deleted": (covered >= cut).mean()}
+            for (name, tau), covered in zip(product(scales, taus), shares, strict=True)
             for cut in cuts
         ]
     return pd.DataFrame(rows)
@@ -302,13 +270,9 @@ def rule_grid(
 def contact_sheet(selections: Selections, images: Tensor, count: int) -> tuple[tuple[str, int], Tensor]:
     """What goes and what stays: the first images, in order, of the first arm that deletes some and keeps some.
 
-    Args:
-        selections: of all arms, in order.
-        images: the training images (N, C, H, W).
-        count: the most to show of either kind.
-
     Returns:
-        The arm's label and seed, and four rows (4, K, C, H, W): two deleted, two kept.
+        The arm's label and seed, and four rows (4, K, C, H, W), at most ``count`` images of either kind: two rows of
+        deleted ones, two of kept.
 
     Raises:
         InputError: there is no such arm.
@@ -322,18 +286,10 @@ def contact_sheet(selections: Selections, images: Tensor, count: int) -> tuple[t
 
 
 def deleted_by_class(selections: Selections, images: ImageSet) -> pd.DataFrame:
-    """Which classes go: a row per class, a column per arm, the share of its images that are deleted (mean over seeds).
-
-    Args:
-        selections: of all arms and seeds.
-        images: the training images.
-    """
+    """Which classes go: a row a class, a column an arm, the share of its images that are deleted (mean over seeds)."""
     deleted = pd.DataFrame({key: ~chosen.keep for key, chosen in selections.items()})
-    shares = deleted.groupby(images.labels.numpy()).mean()
-    networks: dict[str, list[tuple[str, int]]] = {}
-    for key in selections:
-        networks.setdefault(key[0], []).append(key)
-    table = pd.DataFrame({label: shares[keys].mean(axis=1) for label, keys in networks.items()})
+    shares = deleted.groupby(images.labels.numpy()).mean()  # columns: an arm's label, a seed
+    table = pd.DataFrame({label: shares.loc[:, [label]].mean(axis=1) for label in shares.columns.unique(0)})
     return table.set_axis([images.class_names[label] for label in table.index])
 
 
@@ -360,13 +316,7 @@ def matched_epoch(epochs: int, chosen: Selection) -> int:
 
 
 def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> pd.DataFrame:
-    """Get or train one arm, and score its generator at both matchings.
-
-    Args:
-        arm: which.
-        runs_dir: of the arm and its baseline.
-        reference: from ``reference_for``.
-        count: images of each generator.
+    """Get or train one arm, and score ``count`` images of its generator at both matchings.
 
     Returns:
         Two rows, ``matching`` being ``iterations`` and ``epochs``: ``arm`` (with its share), ``kind`` (without),
@@ -402,10 +352,6 @@ def _scored(run: Run, epochs: Mapping[str, int], reference: Reference, count: in
 def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
     """Get or train every arm of a study, and score it and its baselines.
 
-    Args:
-        study: a profile.
-        reference: from ``reference_for``.
-
     Returns:
         Rows of ``evaluate_baseline`` and ``evaluate_arm``.
     """
@@ -414,17 +360,11 @@ def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
     rows = [evaluate_baseline(run, study.pruning.epochs, reference, count) for run in baselines]
     rows += [evaluate_arm(arm, runs_dir, reference, count) for arm in study.arms()]
     first = ["arm", "kind", "seed", "deleted", "idle", "matching", "epoch"]
-    table = pd.concat(rows, ignore_index=True)
-    return table[[*first, *(name for name in table if name not in first)]]
+    return pd.concat(rows, ignore_index=True).set_index(first).reset_index()
 
 
 def differences(results: pd.DataFrame, metrics: Sequence[str] = METRICS, to: str = BASELINE) -> pd.DataFrame:
-    """Each arm minus another, paired by seed.
-
-    Args:
-        results: rows of ``run_experiment``; arms that were not trained are left out.
-        metrics: which scores.
-        to: the arm to subtract.
+    """Each arm of ``run_experiment`` minus another, paired by seed; arms that were not trained are left out.
 
     Returns:
         A row per matching, arm and metric: ``arm``, ``kind``, ``matching``, ``metric``, ``deleted`` (mean share),
@@ -453,10 +393,9 @@ def differences(results: pd.DataFrame, metrics: Sequence[str] = METRICS, to: str
 
 
 def rule_heatmap(grid: pd.DataFrame) -> Figure:
-    """Share of training images that the 70 % rule deletes, over everything that it leaves open.
+    """Share of training images that the 70 % rule deletes, over everything that it leaves open (``rule_grid``).
 
-    Args:
-        grid: rows of ``rule_grid``; several networks are averaged.
+    Several networks are averaged.
     """
     order = ["method", "statistics", "evidence"]
     table = grid.pivot_table("deleted", order, ["normalisation", "tau", "cut"], sort=False)
@@ -495,11 +434,7 @@ def rule_heatmap(grid: pd.DataFrame) -> Figure:
 
 
 def class_balance(shares: pd.DataFrame) -> Figure:
-    """Share of each class that an arm deletes.
-
-    Args:
-        shares: of ``deleted_by_class``.
-    """
+    """Share of each class that an arm deletes (``deleted_by_class``)."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(PAGE, 1.9))
         sns.heatmap(
@@ -512,12 +447,12 @@ def class_balance(shares: pd.DataFrame) -> Figure:
 
 
 def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Each arm minus its baseline, paired by seed: a tick a network, the mean with its interval.
+    """Each arm minus its baseline, paired by seed: a tick a network, the mean with its interval; a panel a metric.
 
     Args:
         compared: rows of ``differences``.
         results: rows of ``run_experiment``.
-        metrics: one panel each.
+        metrics: which scores.
     """
     arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != BASELINE]
     deleted = results.groupby("arm")["deleted"].mean()
@@ -532,21 +467,18 @@ def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[s
             for i, matching in enumerate(dict.fromkeys(compared["matching"])):
                 place = np.arange(len(arms)) + 0.26 * (i - 0.5)
                 rows = compared[(compared["metric"] == metric) & (compared["matching"] == matching)]
-                style = {"fmt": "os"[i], "color": f"C{i}", "mfc": "white" if i else "C0"}
-                intervals(
-                    axes, rows.set_index("arm").reindex(arms), place, label=f"matched {matching}", **style
-                )
+                style: Any = {"fmt": "os"[i], "color": f"C{i}", "mfc": "white" if i else "C0"}
+                rows = rows.set_index("arm").reindex(arms)
+                intervals(axes, rows, place, label=f"matched {matching}", **style)
                 single = scored.loc[matching][metric]
-                for arm, y in zip(arms, place, strict=True):
+                for arm, height in zip(arms, place, strict=True):
                     if arm in single.index:
-                        pairs = single[arm] - single[BASELINE].reindex(single[arm].index)
-                        axes.plot(pairs, np.full(len(pairs), y), "|", color="0.3", ms=5, mew=0.8)
+                        network_ticks(axes, (single[arm] - single[BASELINE]).dropna(), height)
             axes.set_xlabel(f"Δ {SCORES[metric].label}")
             axes.grid(axis="x", alpha=0.3)
         all_axes[0, 0].set_yticks(range(len(arms)), names)
         all_axes[0, 0].invert_yaxis()
-        handles, texts = all_axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, texts, frameon=False, ncols=2, loc="outside upper center")
+        legend_above(figure, all_axes[0, 0], 2)
     return figure
 
 
@@ -555,7 +487,7 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
     Args:
         compared: rows of ``differences`` of one matching.
-        metrics: one panel each.
+        metrics: which scores, a panel each.
     """
     with plt.rc_context(STYLE):
         figure, all_axes = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), squeeze=False)
@@ -564,16 +496,10 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
             by_kind = compared[compared["metric"] == metric].groupby("kind", sort=False)
             for i, (kind, group) in enumerate(by_kind):
                 rows = group.sort_values("deleted")
-                error = np.nan_to_num(
-                    np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy())
-                )
-                axes.errorbar(
-                    100 * rows["deleted"], rows["estimate"], yerr=error, marker="os^DvP"[i], ms=4, lw=1, capsize=2,
-                    color=f"C{i}", label=kind,
-                )  # fmt: skip
+                style: Any = {"marker": "os^DvP"[i], "lw": 1, "color": f"C{i}", "label": kind}
+                intervals(axes, rows, 100 * rows["deleted"], upright=True, **style)
             axes.set(xlabel="images deleted (%)", ylabel=f"Δ {SCORES[metric].label}")
-        handles, texts = all_axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, texts, frameon=False, ncols=6, loc="outside upper center")
+        legend_above(figure, all_axes[0, 0], 6)
     return figure
 
 
@@ -581,12 +507,7 @@ def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
-    """C6: does the network learn better without the images that the 70 % rule deletes?
-
-    Args:
-        results: rows of ``run_experiment``.
-        reading: how the rule explained.
-    """
+    """C6: does the network learn better without the images that the 70 % rule deletes (``run_experiment``)?"""
     rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
     counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
     reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
@@ -596,31 +517,29 @@ def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
         f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
         f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
     )
+    outcome: Outcome = "unclear"
     if effect.n == 0:
         sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
-        finding = Finding(reading, "unclear", NOTHING, sentence)
     elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
         sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
-        finding = Finding(reading, "unclear", effect, sentence)
-    else:
-        better = effect.high < 0 and to_random.high < 0
-        worse = effect.low > 0 or to_random.low > 0
-        finding = Finding(reading, "holds" if better else "fails" if worse else "unclear", effect, sentence)
+    elif effect.high < 0 and to_random.high < 0:
+        outcome = "holds"
+    elif effect.low > 0 or to_random.low > 0:
+        outcome = "fails"
     return Claim(
         "C6",
         "where 70 % or more of an image's activation map is important, delete the image to learn better",
         f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
         "images at random, at matched iterations; fails if it raises either",
-        [finding],
+        [Finding(reading, outcome, effect, sentence)],
     )
 
 
 def _effect_on_fid(results: pd.DataFrame, to: str) -> Interval:
     """The rule's FID minus that of another arm, at matched iterations."""
-    scored = results[(results["idle"] == "") & (results["matching"] == "iterations")]
-    for row in paired_differences(scored, "arm", {"rule70": to}, ["fid"]).to_dict("records"):
-        return Interval(row["estimate"], row["low"], row["high"], row["n"], unit="pairs")
-    return NOTHING
+    compared = differences(results[results["matching"] == "iterations"], ["fid"], to)
+    rule = compared[compared["arm"] == "rule70"]
+    return NOTHING if rule.empty else pairs_of(rule.iloc[0])
 
 
 def _percentages(shares: pd.Series) -> str:

@@ -46,10 +46,6 @@ def heatmap_grid(panel: Panel, *, title: str = "") -> Figure:
     Each map is divided by its own maximum, as pytorch-grad-cam shows it, so brightness compares places within a
     map and not one map with another. The digit's outline is drawn over it; a map that is zero everywhere
     is marked "zero". Where the panel has what the network saw, that shines through, half and half.
-
-    Args:
-        panel: what to draw.
-        title: over the grid.
     """
     heat = torch.stack([normalise(maps, "max") for maps in panel.maps])
     coloured = torch.from_numpy(plt.get_cmap(HEAT)(heat.cpu().numpy())[..., :3]).float()
@@ -132,17 +128,40 @@ def picture_grid(
     return figure, axes, centres
 
 
-def intervals(axes: Axes, rows: pd.DataFrame, place: np.ndarray | Sequence[float], **style: Any) -> None:  # noqa: ANN401
-    """Estimates with their intervals, a line each from left to right.
+def intervals(
+    axes: Axes,
+    rows: pd.DataFrame,
+    place: np.ndarray | pd.Series | Sequence[float],
+    *,
+    upright: bool = False,
+    **style: Any,  # noqa: ANN401
+) -> None:
+    """Estimates with their intervals, a line each from left to right, or upright from low to high.
 
     Args:
         axes: to draw on.
         rows: columns ``estimate``, ``low``, ``high``; NaN bounds draw no bar, a NaN estimate nothing.
-        place: heights, one a row.
+        place: where, one a row: heights, or x-values of upright ones.
+        upright: whether the estimates are heights.
         style: of matplotlib's ``errorbar``, such as ``color`` and ``fmt``.
     """
     error = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - rows["estimate"].to_numpy()))
-    axes.errorbar(rows["estimate"], place, xerr=error, **{"ms": 4, "capsize": 2} | style)
+    style = {"ms": 4, "capsize": 2} | style
+    if upright:
+        axes.errorbar(place, rows["estimate"], yerr=error, **style)
+    else:
+        axes.errorbar(rows["estimate"], place, xerr=error, **style)
+
+
+def network_ticks(axes: Axes, values: pd.Series, height: float) -> None:
+    """A small tick for the value of each network, all at one height."""
+    axes.plot(values, np.full(len(values), height), "|", color="0.3", ms=6, mew=0.8)
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
+    """One legend over all panels, of what one of them shows."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, ncols=columns, loc="outside upper center")
 
 
 def seed_lines(axes: Axes, curve: pd.DataFrame, colour: str, name: str) -> None:

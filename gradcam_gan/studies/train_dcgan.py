@@ -73,41 +73,27 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def generate(run: Run, epochs: Sequence[int], latents: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Images of the same latents at several epochs.
-
-    Args:
-        run: a training run.
-        epochs: E of its epochs.
-        latents: (K, 100).
-        device: where to compute.
-
-    Returns:
-        (E, K, C, H, W) in [-1, 1], on the CPU.
-    """
+def generate(run: Run, epochs: Sequence[int], latents: Tensor) -> Tensor:
+    """Images (E, K, C, H, W) in [-1, 1] of the same latents (K, 100) at several epochs."""
     with torch.no_grad():
-        return torch.stack([run.generator(epoch, device)(latents.to(device)).cpu() for epoch in epochs])
+        return torch.stack([run.generator(epoch)(latents) for epoch in epochs])
 
 
 def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
-    """A row per epoch and latent: mean brightness, contrast (standard deviation), and ink.
-
-    Args:
-        samples: (E, K, C, H, W) in [-1, 1], from ``generate``.
-        epochs: E epochs.
+    """A row per epoch and latent of ``generate``: mean brightness, contrast (standard deviation), and ink.
 
     Returns:
         Columns ``epoch``, ``latent`` (index), ``mean`` (-1 to 1), ``contrast`` and ``ink``, the share of pixels
         brighter than mid-grey (0 to 1).
     """
     pixels = samples.flatten(2)
-    count = samples.shape[1]
-    return pd.DataFrame(
+    keys = pd.MultiIndex.from_product([epochs, range(samples.shape[1])], names=["epoch", "latent"])
+    table = pd.DataFrame(
         {
-            "epoch": [epoch for epoch in epochs for _ in range(count)],
-            "latent": list(range(count)) * len(epochs),
             "mean": pixels.mean(2).flatten(),
             "contrast": pixels.std(2).flatten(),
             "ink": (pixels > 0).float().mean(2).flatten(),
-        }
+        },
+        keys,
     )
+    return table.reset_index()

@@ -20,6 +20,7 @@ from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import diffusion_gans as gans
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.train_dcgan import histories
 
 COUNT, PER_EPOCH = 40, 128
 NAMES = ["dcgan", "conditional-dcgan", "diffusion-gan", "dudgan"]
@@ -116,7 +117,7 @@ class TestRuns:
         assert message == f"comparison.models={NAMES[1:]} has no '{ABLATION}'; add it"
 
     def test_the_histories_end_with_the_epoch_that_is_compared(self, runs):
-        table = gans.histories(runs, 2)
+        table = histories(runs, model="model_name", seed="seed").query("epoch <= 2")
         assert table[["model", "seed", "epoch"]].to_numpy().tolist() == [
             [name, 1, epoch] for name in NAMES for epoch in (1, 2)
         ]

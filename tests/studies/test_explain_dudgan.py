@@ -215,7 +215,11 @@ class TestAgreement:
     def test_equal_inverted_and_constant_maps(self, images):
         pattern, flat = torch.arange(9.0).reshape(3, 3), torch.full((3, 3), 0.1)
         d, c = (
-            SimpleNamespace(signed=lambda *_, maps=maps, **__: ({"hirescam": torch.stack(maps)}, None))
+            SimpleNamespace(
+                explain=lambda *_, maps=maps, **__: SimpleNamespace(
+                    signed={(7, "running", "hirescam"): torch.stack(maps)}
+                )
+            )
             for maps in (
                 [pattern, pattern, pattern, flat, pattern, pattern],
                 [2 * pattern + 1, -pattern, flat, pattern, pattern.T, pattern],
@@ -303,7 +307,7 @@ def test_over_seeds_has_students_interval_of_the_seeds_means():
 
 def test_several_models_are_measured_at_time_0(explainers, images):
     shown = {"dcgan": explainers["dcgan"], "model": explainers["d"]}
-    table = dudgan.measure_models(list(shown.values()), images, LABELS, iter([2, 1]))
+    table = dudgan.measure_models(list(shown.values()), images, LABELS, [2, 1])
     expected = [
         one.explain(images, [2, 1], labels=LABELS).measures(ALL_READINGS).assign(model=model)
         for model, one in shown.items()

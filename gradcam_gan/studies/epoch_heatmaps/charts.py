@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +21,7 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str,
     """Focus lift over the epochs, one panel for each evidence.
 
     Args:
-        summary: columns ``method``, ``statistics``, ``evidence``, ``epoch``, ``estimate``, ``low``, ``high``.
+        summary: from ``focus_summary``.
         image_as_map: focus lift of the image itself taken as its heatmap.
         marks: epochs to mark, by name.
     """
@@ -32,27 +33,14 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str,
             shown = summary[summary["evidence"] == evidence]
             for method, statistics in product(METHODS, STATISTICS):
                 curve = shown[(shown["method"] == method) & (shown["statistics"] == statistics)]
-                label = f"{METHODS[method].label}, {statistics}"
-                colour = colours[method]
-                axes.plot(
-                    curve["epoch"],
-                    curve["estimate"],
-                    lines[statistics],
-                    color=colour,
-                    label=label,
-                    marker=".",
-                    ms=3,
-                )
+                colour, label = colours[method], f"{METHODS[method].label}, {statistics}"
+                style = {"color": colour, "label": label, "marker": ".", "ms": 3}
+                axes.plot(curve["epoch"], curve["estimate"], lines[statistics], **style)
                 axes.fill_between("epoch", "low", "high", data=curve, color=colour, alpha=0.15, lw=0)
-            axes.axhline(1, color="0.4", linewidth=0.8)
-            axes.annotate(
-                "chance", (0.99, 1), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=6
-            )
-            axes.axhline(image_as_map, color="0.4", linewidth=0.8, linestyle=":")
-            axes.annotate(
-                "the image itself", (0.99, image_as_map), xycoords=("axes fraction", "data"), ha="right",
-                va="bottom", size=6,
-            )  # fmt: skip
+            for height, line, said in ((1, "-", "chance"), (image_as_map, ":", "the image itself")):
+                axes.axhline(height, color="0.4", linewidth=0.8, linestyle=line)
+                place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+                axes.annotate(said, (0.99, height), size=6, **place)
             _mark(axes, marks, shown["epoch"].max())
             axes.set(xlabel="epoch (0: untrained)", title=f"evidence for “{evidence}”")
         all_axes[0].set_ylabel("focus lift")
@@ -88,25 +76,18 @@ def best_epoch_chart(best: Mapping[Reading, BestEpoch], marks: Mapping[str, int]
 
 
 def change_histogram(changes: pd.DataFrame, same: float) -> Figure:
-    """How much each image's map changes between neighbouring rows of Figure 1, by reading.
+    """How much each image's map changes between neighbouring rows of Figure 1, by reading (``changes_of_rows``).
 
-    Args:
-        changes: rows of ``changes_of_rows``.
-        same: below this a map counts as unchanged.
+    Below ``same`` a map counts as unchanged.
     """
     reading = changes["statistics"] + ", “" + changes["evidence"] + "”"
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
         sns.ecdfplot(changes.assign(reading=reading), x="largest_change", hue="reading", ax=axes)
         axes.axvline(same, color="0.3", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            "same map", (same, 1), xycoords=("data", "axes fraction"), ha="left", va="bottom", size=6
-        )
-        axes.set(
-            xlim=(0, 2),
-            xlabel="largest change of the map (1 - correlation)",
-            ylabel="share of images and seeds",
-        )
+        axes.text(same, 1, "same map", transform=axes.get_xaxis_transform(), va="bottom", size=6)
+        axes.set(xlim=(0, 2), xlabel="largest change of the map (1 - correlation)")
+        axes.set_ylabel("share of images and seeds")
         sns.move_legend(axes, "lower right", title="Grad-CAM", frameon=False)
     return figure
 
@@ -129,15 +110,12 @@ def share_chart(shares: pd.DataFrame) -> Figure:
             place = np.arange(len(readings)) + 0.22 * (i - (len(paddings) - 1) / 2)
             intervals(axes, rows, place, fmt="os"[i], label=f"{padding} padding")
             for line in np.flatnonzero(empty):
-                axes.annotate(
-                    f"{padding}: most maps are zero", (0.01, place[line]), va="center", size=6, color=f"C{i}"
-                )
+                note = f"{padding}: most maps are zero"
+                axes.text(0.01, place[line], note, va="center", size=6, color=f"C{i}")
         axes.set_yticks(range(len(readings)), readings)
         axes.invert_yaxis()
-        axes.set(
-            xlim=(-0.02, 1.02),
-            xlabel="share of images with a focus lift below 1 (less on the digit than chance)",
-        )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel("share of images with a focus lift below 1 (less on the digit than chance)")
         axes.grid(axis="x", alpha=0.3)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -156,9 +134,8 @@ def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame, marks:
         figure, axes = plt.subplot_mosaic("ABC;ADE", figsize=(PAGE, 3.4), width_ratios=(1.2, 1, 1))
         curve = joined.drop_duplicates(["seed", "epoch"]).pivot_table("fid", "epoch", "seed")
         for i, seed in enumerate(seeds):
-            axes["A"].plot(
-                curve.index, curve[seed], color=f"C{i}", marker=".", ms=3, lw=1, label=f"seed {seed}"
-            )
+            style: Any = {"color": f"C{i}", "marker": ".", "ms": 3, "lw": 1, "label": f"seed {seed}"}
+            axes["A"].plot(curve.index, curve[seed], **style)
         axes["A"].set(yscale="log", xlabel="epoch", ylabel="FID of G (lower is better)")
         axes["A"].legend(frameon=False)
         _mark(axes["A"], marks, curve.index.max())
@@ -192,13 +169,5 @@ def _mark(axes: Axes, marks: Mapping[str, int], last: int) -> None:
     for name, epoch in marks.items():
         if epoch <= last:
             axes.axvline(epoch, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
-            axes.text(
-                epoch,
-                1,
-                name,
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                size=6,
-                color="0.4",
-            )
+            above = axes.get_xaxis_transform()
+            axes.text(epoch, 1, name, transform=above, ha="center", va="top", size=6, color="0.4")

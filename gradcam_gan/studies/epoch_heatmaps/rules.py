@@ -1,6 +1,7 @@
 """The paper's claims C1 to C5 as rules: what each says, when it holds, and what the tables' numbers come to.
 
-What was known when a rule was written is said in ``claims``.
+Every ``table`` has rows of ``ExplainedRun.measures`` with the paper's padding. What was known when a rule was written
+is said in ``claims``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,16 @@ import pandas as pd
 
 from gradcam_gan.intervals import Interval
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, outcome_of, over_seeds, within
+from gradcam_gan.studies.claims import (
+    ENOUGH_SEEDS,
+    NOTHING,
+    Claim,
+    Finding,
+    Outcome,
+    outcome_of,
+    over_seeds,
+    within,
+)
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch, clearness, select
 from gradcam_gan.studies.readings import READINGS
 
@@ -23,12 +33,7 @@ PAPER_EPOCHS = {"C1": CLEAREST_EPOCH, "C2": BEST_EPOCH}  # marks on the charts
 
 
 def judge_clearest_epoch(table: pd.DataFrame, epochs: Sequence[int]) -> Claim:
-    """C1: are the maps clearest at about epoch 15 of Figure 1's rows?
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` with the paper's padding.
-        epochs: Figure 1's rows.
-    """
+    """C1: are the maps clearest at about epoch 15 of Figure 1's rows?"""
 
     def find(rows: pd.DataFrame, reading: Reading) -> Finding:
         if CLEAREST_EPOCH not in epochs:
@@ -52,12 +57,7 @@ def judge_clearest_epoch(table: pd.DataFrame, epochs: Sequence[int]) -> Claim:
 
 
 def judge_best_epoch(table: pd.DataFrame, best: Mapping[Reading, BestEpoch]) -> Claim:
-    """C2: is epoch 18 the best of all?
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` with the paper's padding.
-        best: by reading, the clearest epoch with its interval (``best_epochs``).
-    """
+    """C2: is epoch 18 the best of all (``best_epochs``)?"""
     last, seeds = table["epoch"].max(), table["seed"].nunique()
 
     def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
@@ -70,9 +70,8 @@ def judge_best_epoch(table: pd.DataFrame, best: Mapping[Reading, BestEpoch]) -> 
         if last < BEST_EPOCH:
             return Finding(reading, "unclear", effect, f"only {last} epochs were trained; {sentence}")
         if seeds < ENOUGH_SEEDS:
-            return Finding(
-                reading, "unclear", effect, f"{sentence}; {ENOUGH_SEEDS} seeds are needed for a verdict"
-            )
+            sentence += f"; {ENOUGH_SEEDS} seeds are needed for a verdict"
+            return Finding(reading, "unclear", effect, sentence)
         if not found.low <= BEST_EPOCH <= found.high:
             return Finding(reading, "fails", effect, sentence)
         precise = found.high - found.low <= BEST_EPOCH_PRECISION
@@ -88,12 +87,7 @@ def judge_best_epoch(table: pd.DataFrame, best: Mapping[Reading, BestEpoch]) -> 
 
 
 def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
-    """C3: do some images show the same map at every epoch?
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` with the paper's padding.
-        changes: rows of ``changes_of_rows`` with the paper's padding.
-    """
+    """C3: do some images show the same map at every epoch (``changes_of_rows``, with the paper's padding)?"""
 
     def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
         rows = select(changes, reading)
@@ -106,9 +100,8 @@ def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
             f"from one row to the next a map changes by {typical} on average"
         )
         holds = same > SOME
-        return Finding(
-            reading, "holds" if holds.all() else "unclear" if holds.any() else "fails", effect, sentence
-        )
+        outcome: Outcome = "holds" if holds.all() else "unclear" if holds.any() else "fails"
+        return Finding(reading, outcome, effect, sentence)
 
     return Claim(
         "C3",
@@ -120,12 +113,7 @@ def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
 
 
 def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
-    """C4: does a clearer D go with a better G?
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` with the paper's padding.
-        correlations: rows of ``rank_correlations``.
-    """
+    """C4: does a clearer D go with a better G (``rank_correlations``)?"""
 
     def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
         rows = correlations[correlations["reading"] == str(reading)].set_index("seed")
@@ -150,12 +138,7 @@ def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
 
 
 def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
-    """C5: does D look around the digit instead of at it, for some images?
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` with the paper's padding.
-        epoch: at which.
-    """
+    """C5: does D look around the digit instead of at it, for some images, at one epoch?"""
 
     def find(rows: pd.DataFrame, reading: Reading) -> Finding:
         # without a lift: maps that are zero everywhere, and images without a digit

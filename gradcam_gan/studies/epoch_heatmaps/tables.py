@@ -16,12 +16,12 @@ from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.explaining.measures import digit_mask, map_change, measure
-from gradcam_gan.intervals import Interval, interval_over_seeds
+from gradcam_gan.intervals import interval_over_seeds
 from gradcam_gan.run_explainer import ExplainedRun, Reading
+from gradcam_gan.studies.claims import columns_of, within
 from gradcam_gan.studies.readings import ALL_READINGS, READINGS
 
 MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
-CONFIDENCE = 0.95  # of the best epoch's interval
 ROUNDING = 1e-12  # what is left of 0 where one follows the epoch exactly
 
 
@@ -47,11 +47,7 @@ def change_between(maps: Tensor) -> Tensor:
 
 
 def changes_of_rows(explained: ExplainedRun, readings: Sequence[Reading]) -> pd.DataFrame:
-    """How much each image's map changes between neighbouring rows of Figure 1 (claim C3).
-
-    Args:
-        explained: at Figure 1's rows.
-        readings: which.
+    """How much each image's map changes between neighbouring rows of Figure 1, its epochs (claim C3).
 
     Returns:
         A row per reading and image: ``padding``, ``seed``, ``method``, ``statistics``, ``evidence``, ``image``,
@@ -74,11 +70,7 @@ def extreme_probes(
 ) -> tuple[list[int], list[int]]:
     """The images whose map changes most over the epochs, and those whose map changes least (claim C3).
 
-    Args:
-        changes: rows of ``changes_of_rows``.
-        reading: of which maps.
-        seed: of which network.
-        count: how many of each.
+    Of ``changes_of_rows``, under one reading of the network of one seed, ``count`` of each kind.
 
     Returns:
         Image indices, each list from the most extreme on. Images come in the first list by ``mean_change``,
@@ -91,11 +83,7 @@ def extreme_probes(
 
 
 def image_as_map(images: Tensor) -> float:
-    """Mean focus lift of the images themselves, each taken as its own heatmap.
-
-    Args:
-        images: uint8 (N, C, H, W).
-    """
+    """Mean focus lift of uint8 images (N, C, H, W) themselves, each taken as its own heatmap."""
     return float(measure(images.float().amax(1), digit_mask(images))["focus_lift"].mean())
 
 
@@ -118,7 +106,7 @@ def focus_summary(table: pd.DataFrame) -> pd.DataFrame:
             found = interval_over_seeds(group, "focus_lift", method="student")
             if zero > MOSTLY_ZERO:
                 found = replace(found, estimate=math.nan, low=math.nan, high=math.nan)
-            rows.append({**asdict(reading), "epoch": epoch, **_bounds(found), "all_zero": zero})
+            rows.append({**asdict(reading), "epoch": epoch, **columns_of(found), "all_zero": zero})
     return pd.DataFrame(rows)
 
 
@@ -141,15 +129,10 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
             maps = group[~group["all_zero"]]
             told_apart = maps.dropna(subset="focus_lift")
             off = told_apart.assign(off=(told_apart["focus_lift"] < 1).astype(float))
-            found = interval_over_seeds(off, "off", method="student")
-            found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+            found = within(0, interval_over_seeds(off, "off", method="student"))
             extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
-            rows.append({"variant": str(reading), "padding": padding, **_bounds(found), **extra})
+            rows.append({"variant": str(reading), "padding": padding, **columns_of(found), **extra})
     return pd.DataFrame(rows)
-
-
-def _bounds(found: Interval) -> dict[str, object]:
-    return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
 
 
 def clearness(table: pd.DataFrame, *rows: str) -> pd.DataFrame:
@@ -212,7 +195,7 @@ def best_epoch(table: pd.DataFrame, resamples: int = 2000) -> BestEpoch:
             counts = random.multinomial(images, np.full(images, 1 / images))
             curve += counts @ by_seed[chosen]
         drawn[resample] = epochs[curve.argmax()]
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - 0.95) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
     means = by_seed.mean(1)
     names = cube.index.unique("seed")
@@ -245,9 +228,7 @@ def focus_beside_scores(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFra
         parts.append(lift.merge(zero, on=["seed", "epoch"]).assign(reading=str(reading)))
     focus = pd.concat(parts, ignore_index=True)
     joined = focus[focus["epoch"] > 0].merge(scores, on=["seed", "epoch"])
-    return joined[
-        ["reading", "seed", "epoch", *(name for name in joined if name not in ("reading", "seed", "epoch"))]
-    ]
+    return joined.set_index(["reading", "seed", "epoch"]).reset_index()
 
 
 def rank_correlations(joined: pd.DataFrame) -> pd.DataFrame:
@@ -270,16 +251,9 @@ def rank_correlations(joined: pd.DataFrame) -> pd.DataFrame:
         focus, fid, epoch = (group[name].to_numpy() for name in ("focus_lift", "fid", "epoch"))
         rho, rho_given_epoch = _correlations(focus, -fid, epoch)
         picked = int(focus.argmax())
-        rows.append(
-            {
-                "reading": reading,
-                "seed": seed,
-                "rho": rho,
-                "rho_given_epoch": rho_given_epoch,
-                "picked": epoch[picked],
-                "beaten": (np.delete(fid, picked) > fid[picked]).mean(),
-            }
-        )
+        beaten = (np.delete(fid, picked) > fid[picked]).mean()
+        found = {"rho": rho, "rho_given_epoch": rho_given_epoch, "picked": epoch[picked], "beaten": beaten}
+        rows.append({"reading": reading, "seed": seed, **found})
     return pd.DataFrame(rows)
 
 
