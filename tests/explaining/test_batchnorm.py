@@ -2,10 +2,10 @@ import copy
 
 import pytest
 import torch
+from helpers import refused
 from torch import nn
 
 from gradcam_gan.data import to_model_range
-from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, real_fake_accuracy
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.models.dcgan import Discriminator
@@ -170,18 +170,56 @@ def test_accuracy_equals_its_definition_whatever_the_input_form():
 
 def test_errors_name_the_argument():
     model, images = discriminator(), uint8_images(4)
-    with pytest.raises(
-        InputError, match="reference_images has 1 images and batch_size=256; a variance needs 2"
-    ):
-        calibrate(model, images[:1])
-    with pytest.raises(InputError, match="batch_size=1; a variance needs 2"):
-        calibrate(model, images, batch_size=1)
-    with pytest.raises(InputError, match=r"reference_images has values from 0 to 255"):
-        calibrate(model, torch.linspace(0, 255, 1568).view(2, 1, 28, 28))
-    with pytest.raises(InputError, match=r"takes images of shape \(N, 1, 28, 28\)"):
-        calibrate(model, torch.zeros(2, 1, 64, 64))
+    message = "reference_images has 1 images and batch_size=256; a variance needs 2"
+    assert message in refused(calibrate, model, images[:1])
+    assert "batch_size=1; a variance needs 2" in refused(calibrate, model, images, batch_size=1)
+    beyond = torch.linspace(0, 255, 1568).view(2, 1, 28, 28)
+    assert "reference_images has values from 0 to 255" in refused(calibrate, model, beyond)
+    message = "takes images of shape (N, 1, 28, 28)"
+    assert message in refused(calibrate, model, torch.zeros(2, 1, 64, 64))
     for name in ("real", "fake", "reference_images"):
         given = {"real": images, "fake": images, "reference": images}
         given[name.removesuffix("_images")] = images[0]
-        with pytest.raises(InputError, match=f"{name} has shape"):
-            real_fake_accuracy(model, **given)
+        assert f"{name} has shape" in refused(real_fake_accuracy, model, **given)
+
+
+def test_reference_statistics_are_of_images_with_their_conditions():
+    class Brightened(nn.Module):
+        """Adds the label to the image before BatchNorm, which then sees it."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, images, labels):
+            return self.norm(images + labels[:, None, None, None]).mean((1, 2, 3))
+
+    images = uint8_images(6)
+    labels = torch.arange(6)
+    calibrated = calibrate(Brightened(), images, batch_size=2, conditions={"labels": labels})
+    expected = to_model_range(images).mean() + 2.5
+    torch.testing.assert_close(calibrated.norm.running_mean, expected[None])
+
+
+def test_accuracy_tells_real_fake_and_reference_images_their_own_conditions():
+    class Told(nn.Module):
+        """Its logit is the label, less the mean label of the images that it was calibrated on."""
+
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, images, labels):
+            return self.norm(labels[:, None].float())[:, 0]
+
+    images = uint8_images(4)
+    told = {"real": [6, 6, 6, 4], "fake": [4, 2, 2, 2], "reference": [5, 5, 5, 5]}
+    accuracy = real_fake_accuracy(
+        Told(),
+        images,
+        images,
+        reference=images,
+        conditions={name: {"labels": torch.tensor(labels)} for name, labels in told.items()},
+    )
+    # running: every label is above 0; reference: above 5 means real; batch: above its own batch's mean
+    assert accuracy == {"running": 0.5, "batch": 0.75, "reference": 0.875}

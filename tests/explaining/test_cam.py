@@ -2,6 +2,7 @@ import gradcam_gan.torchvision_compat  # noqa: F401  (first: makes torchvision i
 
 # isort: split
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -95,11 +96,9 @@ def test_agrees_with_pytorch_grad_cam(method, reference, network, evidence):
     for seed in range(2):
         discriminator = randomised(make(), seed)
         images = random_images(5, size, seed=seed)
-        for block in discriminator.named_layers:
+        for block, layer in discriminator.named_layers.items():
             ours = explain(discriminator, images, method=method, layer=block, evidence=evidence)
-            theirs = reference_map(
-                reference, discriminator, discriminator.named_layers[block], images, evidence
-            )
+            theirs = reference_map(reference, discriminator, layer, images, evidence)
             assert np.abs(as_reference(ours) - theirs).max() < 1e-3
             assert ours.shape == (5, size, size)
 
@@ -108,11 +107,10 @@ def test_agrees_with_pytorch_grad_cam(method, reference, network, evidence):
 def test_agrees_with_captum(network):
     make, size = NETWORKS[network]
     for seed in range(2):
-        discriminator = randomised(make(), seed).eval()
+        discriminator = randomised(make(), seed)
         images = random_images(5, size, seed=seed)
-        for block in discriminator.named_layers:
-            captum = LayerGradCam(discriminator, discriminator.named_layers[block])
-            theirs = captum.attribute(images).detach()[:, 0]
+        for block, layer in discriminator.named_layers.items():
+            theirs = LayerGradCam(discriminator, layer).attribute(images).detach()[:, 0]
             signed = explain(discriminator, images, layer=block, evidence="signed", upsample=False)
             torch.testing.assert_close(signed, theirs, rtol=1e-4, atol=1e-5)
             for evidence, sign in [("real", 1), ("fake", -1)]:
@@ -169,16 +167,14 @@ def test_signs_batches_and_scaling(seed, count, batch_size, method, layer):
     images = random_images(count, 28, seed=seed)
     options = {"method": method, "layer": layer, "batch_size": batch_size}
 
-    signed, real, fake = (
-        explain(discriminator, images, evidence=evidence, upsample=False, **options)
-        for evidence in ("signed", "real", "fake")
-    )
+    def maps(**changes):
+        kinds = ("signed", "real", "fake")
+        return (explain(discriminator, images, evidence=kind, **options, **changes) for kind in kinds)
+
+    signed, real, fake = maps(upsample=False)
     assert torch.equal(real, F.relu(signed))
     assert torch.equal(fake, F.relu(-signed))
-    signed, real, fake = (
-        explain(discriminator, images, evidence=evidence, **options)
-        for evidence in ("signed", "real", "fake")
-    )
+    signed, real, fake = maps()
     tolerance = 1e-5 * signed.abs().max().item()
     torch.testing.assert_close(real - fake, signed, rtol=1e-4, atol=tolerance)
     whole = explain(discriminator, images, evidence="signed", method=method, layer=layer)
@@ -199,7 +195,8 @@ def test_uint8_equals_float_and_noncontiguous_equals_contiguous():
 # --- targets and layers ------------------------------------------------------------------------------------
 
 
-LABELS = torch.tensor([3, 0, 9, 3, 7])
+LABELS, TIMES = torch.tensor([3, 0, 9, 3, 7]), torch.tensor([0, 1, 10, 100, 1000])
+TOLD = {"labels": LABELS, "times": TIMES}
 
 
 @pytest.mark.parametrize("layer", ["block1", "norm2", "block3"])
@@ -253,6 +250,80 @@ def test_names_of_layers_find_the_module():
         own = explain(discriminator, images, layer=name, evidence="signed")
         for same in (f"layers.{number}", discriminator.layers[number]):
             assert torch.equal(explain(discriminator, images, layer=same, evidence="signed"), own)
+
+
+# --- networks that are told a class and a time ------------------------------------------------------------
+
+
+class Bound(nn.Module):
+    """A discriminator that is told the same class and time whatever the images: what other libraries can call."""
+
+    def __init__(self, discriminator, **told):
+        super().__init__()
+        self.discriminator, self.told = discriminator, told
+
+    def forward(self, images):
+        return self.discriminator(images, **self.told)
+
+
+def projection(**options):
+    return randomised(Discriminator("paper28", width=2, **{"classes": 10, "timed": True, **options}))
+
+
+@pytest.fixture(params=["conditional", "timed", "both", "group"])
+def told_network(request):
+    """A network, and what five images are told to it with."""
+    return {
+        "conditional": lambda: (projection(timed=False), {"labels": LABELS}),
+        "timed": lambda: (projection(classes=0), {"times": TIMES}),
+        "both": lambda: (projection(), TOLD),
+        "group": lambda: (projection(normalisation="group"), TOLD),
+    }[request.param]()
+
+
+@pytest.mark.parametrize("block", ["block1", "block2", "block3"])
+def test_a_told_network_agrees_with_pytorch_grad_cam(told_network, block):
+    (network, told), images = told_network, random_images(5, 28)
+    ours = explain(network, images, layer=block, conditions=told)
+    for i in range(5):
+        bound = Bound(copy.deepcopy(network), **{key: values[i : i + 1] for key, values in told.items()})
+        layer = bound.discriminator.named_layers[block]
+        theirs = reference_map(GradCAM, bound, layer, images[i : i + 1], "real")
+        assert np.abs(as_reference(ours[i : i + 1]) - theirs).max() < 1e-3
+
+
+def test_hirescam_of_a_told_network_sums_to_the_logit(told_network):
+    (network, told), images = told_network, random_images(5, 28)
+    maps = explain(network, images, method="hirescam", evidence="signed", upsample=False, conditions=told)
+    logits = network(images, **told).detach()
+    torch.testing.assert_close(maps.sum((1, 2)), logits, rtol=1e-5, atol=1e-5)
+    assert logits.abs().max() > 0.1
+
+
+def test_batches_carry_their_own_conditions(told_network):
+    (network, told), images = told_network, random_images(5, 28)
+    split, whole = (signed_maps(network, images, batch_size=size, conditions=told) for size in (2, 256))
+    torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(split.scores, network(images, **told).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", ["labels", "times"])
+def test_another_class_or_time_gives_another_map(changed):
+    discriminator, images = projection(), random_images(5, 28)
+    other = {"labels": (LABELS + 1) % 10, "times": TIMES + 50}[changed]
+    maps, others = (
+        explain(discriminator, images, evidence="signed", upsample=False, conditions=told)
+        for told in (TOLD, {**TOLD, changed: other})
+    )
+    assert ((maps - others).abs().amax((1, 2)) > 0.01).all()
+
+
+@pytest.mark.parametrize("name", ["labels", "times"])
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_condition_of_another_length_is_refused(name, count):
+    told = {**TOLD, name: torch.zeros(count, dtype=torch.int64)}
+    message = refused(explain, projection(), random_images(5, 28), conditions=told)
+    assert message == f"conditions['{name}'] has {count} values for 5 images; give one for each"
 
 
 # --- users' own discriminators -----------------------------------------------------------------------------
@@ -337,33 +408,18 @@ def test_works_the_same_in_every_mode_of_the_caller():
 
 
 def state_of(model):
-    return {
-        "flags": [(name, module.training) for name, module in model.named_modules()],
-        "tensors": {
-            name: (id(t), t._version, t.clone()) for name, t in model.state_dict(keep_vars=True).items()
-        },
-        "grads": {
-            name: None if p.grad is None else (id(p.grad), p.grad.clone())
+    """All of a model that its owner could find changed, to be compared with ==."""
+    return (
+        [(n, m.training, list(m._forward_hooks), list(m._backward_hooks)) for n, m in model.named_modules()],
+        [
+            (name, id(tensor), tensor._version, tensor.stride(), tensor.detach().numpy().tobytes())
+            for name, tensor in model.state_dict(keep_vars=True).items()
+        ],
+        [
+            (name, p.requires_grad, p.grad is not None and (id(p.grad), p.grad.numpy().tobytes()))
             for name, p in model.named_parameters()
-        },
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "hooks": [(list(m._forward_hooks), list(m._backward_hooks)) for m in model.modules()],
-        "formats": [p.stride() for p in model.parameters()],
-    }
-
-
-def assert_same(before, after):
-    assert before.keys() == after.keys()
-    for key in ("flags", "requires_grad", "hooks", "formats"):
-        assert before[key] == after[key]
-    for key in ("tensors", "grads"):
-        for name, value in before[key].items():
-            other = after[key][name]
-            if value is None:
-                assert other is None
-            else:
-                assert value[:-1] == other[:-1], name
-                assert torch.equal(value[-1], other[-1]), name
+        ],
+    )
 
 
 def busy_model():
@@ -377,43 +433,32 @@ def busy_model():
     return discriminator
 
 
-@pytest.mark.parametrize("options", [{}, {"layer": "layers.6"}, {"precision": "bfloat16"}])
-def test_the_model_is_left_as_it_was(options):
-    discriminator = busy_model()
-    before = state_of(discriminator)
-    explain(discriminator, random_images(5, 28), batch_size=2, **options)
-    assert_same(before, state_of(discriminator))
-
-
 @pytest.mark.parametrize(
-    ("options", "images"),
+    ("options", "images", "error"),
     [
-        ({"layer": "layers.8"}, random_images(2, 28)),
-        ({"layer": "block9"}, random_images(2, 28)),
-        ({}, random_images(2, 30)),
-        ({}, random_images(2, 28, 3)),
+        ({}, random_images(5, 28), None),
+        ({"layer": "layers.6"}, random_images(5, 28), None),
+        ({"precision": "bfloat16"}, random_images(5, 28), None),
+        ({"layer": "layers.8"}, random_images(2, 28), InputError),
+        ({"layer": "block9"}, random_images(2, 28), InputError),
+        ({}, random_images(2, 30), InputError),
+        ({}, random_images(2, 28, 3), InputError),
+        ({}, random_images(2, 28), KeyboardInterrupt),
     ],
 )
-def test_the_model_is_left_as_it_was_after_an_error(options, images):
-    discriminator = busy_model()
-    before = state_of(discriminator)
-    with pytest.raises(InputError):
-        explain(discriminator, images, **options)
-    assert_same(before, state_of(discriminator))
-    assert torch.is_grad_enabled()
-
-
-def test_the_model_is_left_as_it_was_when_interrupted():
+def test_the_model_is_left_as_it_was(options, images, error):
     discriminator = busy_model()
 
     def interrupt(module, inputs, output):
         raise KeyboardInterrupt
 
-    discriminator.layers[8].register_forward_hook(interrupt)
+    if error is KeyboardInterrupt:
+        discriminator.layers[8].register_forward_hook(interrupt)
     before = state_of(discriminator)
-    with pytest.raises(KeyboardInterrupt):
-        explain(discriminator, random_images(2, 28))
-    assert_same(before, state_of(discriminator))
+    with pytest.raises(error) if error else nullcontext():
+        explain(discriminator, images, batch_size=2, **options)
+    assert state_of(discriminator) == before
+    assert torch.is_grad_enabled()
 
 
 # --- errors ------------------------------------------------------------------------------------------------
@@ -489,7 +534,6 @@ def test_an_error_in_the_network_is_its_own():
         ("target has 3 values for 1 images", {"target": class_logit(torch.arange(3))}),
         ("the network returned (1,); a class's logit needs", {"target": class_logit(3)}),
         ("the target makes () of the output of Discriminator for 1", {"target": torch.mean}),
-        ("conditions['times'] has 2 values for 1", {"conditions": {"times": torch.zeros(2)}}),
     ],
 )
 def test_options_layers_and_targets_that_cannot_be_used(message, options):

@@ -176,14 +176,6 @@ def test_extreme_magnitudes_neither_overflow_nor_vanish():
 
 
 @light
-@given(seed=seeds, tau=st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted))
-def test_coverage_falls_with_tau(seed, tau):
-    maps, mask = random_case(seed)
-    low, high = (measure(maps, mask, tau=t)["coverage"] for t in tau)
-    assert (low >= high).all()
-
-
-@light
 @given(seed=seeds)
 def test_shares_are_shares_and_rows_follow_the_images(seed):
     maps, mask = random_case(seed)
@@ -287,13 +279,6 @@ def test_normalise():
     assert normalise(maps, 2)[1].tolist() == [[0.5, 1], [1, 1.5]]
     assert normalise(torch.zeros(1, 3, 3), "max").eq(0).all()
     assert normalise(torch.ones(1, 3, 3), "min-max").eq(0).all()
-
-
-def test_coverage_is_the_share_of_normalise():
-    maps, mask = random_case(7)
-    for normalisation in ("max", "min-max", 0.8):
-        shares = (normalise(maps, normalisation) >= 0.5).double().mean(dim=(1, 2))
-        assert measure(maps, mask, normalisation=normalisation)["coverage"].tolist() == shares.tolist()
 
 
 def test_map_change():

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -8,20 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections import namedtuple
+from collections import Counter, namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import refused, tiny
 from PIL import Image
 
-from gradcam_gan.data import load_images
+from gradcam_gan.data import ImageSet, data_hash, load_images, to_model_range
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
 from gradcam_gan.training import devices, files, loop
-from gradcam_gan.training.loop import fixed_latents, train, training_images
+from gradcam_gan.training.loop import fixed_latents, prune, run_name, train, training_images
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
 
@@ -50,26 +53,50 @@ def assert_same_run(path, reference):
     assert not list(path.rglob("*.tmp"))
 
 
+@contextmanager
+def watched(before=lambda count, *batch: None, after=lambda count, objective, statistics: None):
+    """Call these around every training step; its count is 1 at the first."""
+    original, counter = Objective.step, itertools.count(1)
+
+    def step(self, *batch):
+        count = next(counter)
+        before(count, *batch)
+        statistics = original(self, *batch)
+        after(count, self, statistics)
+        return statistics
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Objective, "step", step)
+        yield
+
+
 class Interrupted(Exception):
     pass
 
 
-def partial(config, runs_dir, epochs):
+def partial(config, runs_dir, epochs, keep=None):
     """A run that was stopped after that many epochs, in the middle of the next; its folder."""
-    original, count = Objective.step, []
-
-    def step(self, *batch):
-        count.append(None)
-        if len(count) > epochs * iterations + 1:
-            raise Interrupted  # as by Ctrl-C: nothing is caught on the way
-        return original(self, *batch)
-
     iterations = len(training_images(config).images) // config.batch_size
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Objective, "step", step)
-        with pytest.raises(Interrupted):
-            train(config, runs_dir)
-    return Path(runs_dir) / config.name
+
+    def interrupt(count, *batch):
+        if count > epochs * iterations + 1:
+            raise Interrupted  # as by Ctrl-C: nothing is caught on the way
+
+    with watched(interrupt), pytest.raises(Interrupted):
+        train(config, runs_dir, keep)
+    return Path(runs_dir) / run_name(config, keep)
+
+
+def recorded(config, runs_dir, keep=None):
+    """A training, and what its steps were given: real images, latents, their classes, classes to generate."""
+    found = []
+    with watched(lambda count, *batch: found.append([tensor.clone() for tensor in batch])):
+        run = train(config, runs_dir, keep)
+    return run, [torch.cat(tensors) for tensors in zip(*found, strict=True)]
+
+
+def as_bytes(images):
+    return [image.numpy().tobytes() for image in images]
 
 
 # --- get or train
@@ -91,20 +118,26 @@ def test_a_complete_run_is_loaded_and_nothing_is_written_or_trained(tmp_path, mo
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", [None, Model(), DUDGAN], ids=["dcgan", "conditional", "dudgan"])
-def test_a_partial_run_is_resumed_where_it_stopped_and_ends_bit_identical(tmp_path, model, precision):
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [(None, None), (Model(), None), (DUDGAN, None), (None, 70)],
+    ids=["dcgan", "conditional", "dudgan", "pruned"],
+)
+def test_a_partial_run_is_resumed_where_it_stopped_and_ends_bit_identical(tmp_path, model, kept, precision):
     # six iterations an epoch, so that no checkpoint falls on an update of the horizons
     config = tiny(epochs=3, model=model, precision=precision, train_images=96, batch_size=16)
+    keep = None if kept is None else keeping(kept, 96)
     torch.manual_seed(1)
-    expected = train(config, tmp_path / "whole").path
+    expected = train(config, tmp_path / "whole", keep)
     torch.manual_seed(2)  # the global random state has no part in it
-    path = partial(config, tmp_path, epochs=2)
-    assert load_run(path).epochs == [0, 1, 2]
-    assert load_run(path).manifest["status"] == "partial"
+    path = partial(config, tmp_path, 2, keep)
+    stopped = load_run(path)
+    assert (stopped.manifest["status"], stopped.epochs) == ("partial", [0, 1, 2])
     before = (path / "checkpoints/epoch-0002/generator.safetensors").stat().st_mtime_ns
-    train(config, tmp_path)
+    run = train(config, tmp_path, keep)
     assert (path / "checkpoints/epoch-0002/generator.safetensors").stat().st_mtime_ns == before
-    assert_same_run(path, expected)
+    assert_same_run(path, expected.path)
+    assert run.manifest["data_sha256"] == expected.manifest["data_sha256"]
 
 
 BEGUN = Path(__file__).parent / "begun_before_rebuild"
@@ -137,42 +170,24 @@ def test_precisions_and_seeds_give_other_weights(tmp_path):
     assert start[0] == start[2] != start[1]  # precision is no part of the initial weights
 
 
-def recorded_steps(config, runs_dir):
-    """What ``step`` is given in a training: real images, latents, their classes, classes to generate."""
-    found, original = [], Objective.step
-
-    def step(self, *batch):
-        found.append([tensor.clone() for tensor in batch])
-        return original(self, *batch)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Objective, "step", step)
-        train(config, runs_dir)
-    return [torch.cat(tensors) for tensors in zip(*found, strict=True)]
-
-
 def test_an_epoch_shows_every_image_once_and_with_its_own_class(tmp_path):
-    real, _, labels, _ = recorded_steps(tiny(), tmp_path)
+    _, (real, _, labels, _) = recorded(tiny(), tmp_path)
     known = training_images(tiny())
-    images = loop.to_model_range(known.images)
-    expected = {
-        image.numpy().tobytes(): int(label) for image, label in zip(images, known.labels, strict=True)
-    }
+    expected = dict(zip(as_bytes(to_model_range(known.images)), known.labels.tolist(), strict=True))
     for shown, told in zip(real.split(64), labels.split(64), strict=True):
-        found = {image.numpy().tobytes(): int(label) for image, label in zip(shown, told, strict=True)}
-        assert found == expected
+        assert dict(zip(as_bytes(shown), told.tolist(), strict=True)) == expected
     assert not torch.equal(*real.split(64))  # in another order
 
 
 def test_another_seed_draws_other_images_latents_and_classes_and_another_model_the_same(tmp_path):
-    one, other = (recorded_steps(tiny(seed=seed, epochs=1), tmp_path) for seed in (0, 1))
+    one, other = (recorded(tiny(seed=seed, epochs=1), tmp_path)[1] for seed in (0, 1))
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    told = recorded_steps(tiny(epochs=1, model=Model()), tmp_path)
+    _, told = recorded(tiny(epochs=1, model=Model()), tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(one, told, strict=True))
 
 
 def test_classes_to_generate_are_drawn_alike(tmp_path):
-    *_, fake_labels = recorded_steps(tiny(model=Model(), epochs=16), tmp_path)
+    _, (*_, fake_labels) = recorded(tiny(model=Model(), epochs=16), tmp_path)
     counts = fake_labels.bincount(minlength=10)
     assert counts.min() > 70  # of 102 expected
     assert counts.max() < 140
@@ -180,14 +195,6 @@ def test_classes_to_generate_are_drawn_alike(tmp_path):
 
 
 # --- what a model reduces to without a part
-
-
-def trained_files(runs_dir, **changes):
-    run = train(tiny(**changes), runs_dir)
-    saved = {
-        name: files.read_tensors(run.path / f"checkpoints/epoch-0002/{name}.safetensors") for name in NETWORKS
-    }
-    return saved, run.history
 
 
 @pytest.mark.parametrize(
@@ -200,14 +207,106 @@ def trained_files(runs_dir, **changes):
     ids=["told nothing", "told nothing, horizon 0", "horizon 0"],
 )
 def test_without_a_part_a_model_is_the_one_without_it_bit_for_bit(tmp_path, whole, reduced):
-    expected, history = trained_files(tmp_path, model=whole)
-    found, found_history = trained_files(tmp_path, model=reduced)
-    for name, tensors in expected.items():
-        assert not [key for key in tensors if not torch.equal(found[name][key], tensors[key])]
-    shared = [column for column in history if column not in CLOCK]
-    pd.testing.assert_frame_equal(found_history[shared], history[shared])
-    diffused, _ = trained_files(tmp_path, model=Model(diffusion=Diffusion()))
-    assert not torch.equal(diffused["generator"]["layers.0.weight"], found["generator"]["layers.0.weight"])
+    expected, found = (train(tiny(model=model), tmp_path) for model in (whole, reduced))
+    diffused = train(tiny(model=Model(diffusion=Diffusion())), tmp_path)
+    for name in NETWORKS:
+        saved = f"checkpoints/epoch-0002/{name}.safetensors"
+        tensors, same, other = (files.read_tensors(run.path / saved) for run in (expected, found, diffused))
+        assert not [key for key in tensors if not torch.equal(same[key], tensors[key])]
+    assert not torch.equal(other["layers.0.weight"], same["layers.0.weight"])
+    shared = expected.history.columns.difference(CLOCK)
+    pd.testing.assert_frame_equal(found.history[shared], expected.history[shared])
+
+
+# --- on a part of the images: paired with the training on all of them
+
+WHOLE = tiny(train_images=128)  # four iterations an epoch
+
+
+def keeping(count, images=128):
+    """So many of the images, some order of passes for each."""
+    return np.random.default_rng(0).permutation(images) < count
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory):
+    """A training on all images, recorded."""
+    return recorded(WHOLE, tmp_path_factory.mktemp("baseline"))
+
+
+@pytest.mark.parametrize("keep", [np.ones(128, dtype=bool), torch.ones(128, dtype=torch.bool)])
+def test_a_run_that_keeps_all_images_has_the_bits_of_one_without_a_list(tmp_path, baseline, keep):
+    run = train(WHOLE, tmp_path, keep)
+    assert_same_run(run.path, baseline[0].path)
+    assert run.path.name != baseline[0].path.name
+
+
+# more, exactly and fewer than half; a single batch
+@pytest.mark.parametrize("count", [115, 90, 64, 51, 32])
+def test_a_pruned_run_differs_from_its_baseline_in_its_images_alone(tmp_path, baseline, count):
+    keep, images = keeping(count), training_images(WHOLE)
+    (whole, told), (run, pruned) = baseline, recorded(WHOLE, tmp_path, keep)
+    for epoch, same in ((0, True), (2, False)):
+        name = f"checkpoints/epoch-{epoch:04d}/generator.safetensors"
+        assert (contents(run.path)[name] == contents(whole.path)[name]) == same
+    assert torch.equal(pruned[1], told[1])  # the latents
+    assert pruned[0].shape == told[0].shape
+    columns = ["epoch", "iterations", "images"]
+    pd.testing.assert_frame_equal(run.history[columns], whole.history[columns])
+    assert run.manifest["train_images"] == count
+    assert run.manifest["data_sha256"] == data_hash(prune(images, keep)) != data_hash(images)
+    assert load_run(tmp_path / run_name(WHOLE, keep)).config == WHOLE
+
+    left = set(as_bytes(to_model_range(images.images[keep])))
+    assert len(left) == count  # all unique, so that a deleted one would be noticed
+    epochs = [as_bytes(shown) for shown in pruned[0].split(128)]
+    for shown in epochs:
+        assert set(shown) == left
+        often = Counter(shown).values()
+        assert max(often) - min(often) <= 1  # in passes: none again before all have had their turn
+        assert len(set(shown[:count])) == count
+    again = min(count, 128 - count)
+    assert epochs[0] != epochs[1]
+    assert epochs[0][count : count + again] != epochs[0][:again]  # another order in every pass
+
+
+def test_with_more_images_than_an_epoch_shows_none_is_shown_twice_in_it(tmp_path):
+    _, (real, *_) = recorded(WHOLE.changed(batch_size=50), tmp_path, keeping(115))
+    for shown in real.split(100):
+        assert len(set(as_bytes(shown))) == len(shown) == 100
+
+
+def test_another_list_is_another_run_in_whatever_form_it_comes():
+    keep = keeping(90)
+    names = {run_name(WHOLE, form) for form in (keep, torch.from_numpy(keep))}
+    names |= {run_name(WHOLE), run_name(WHOLE, ~keep)}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("keep", "kind"),
+    [
+        (np.ones(5, dtype=bool), "(5,)"),
+        (np.ones((6, 1), dtype=bool), "(6, 1)"),
+        (np.array([1, 0, 0, 1, 1, 0]), "int64"),  # as indices these would be images 0 and 1
+        (torch.ones(6), "float32"),
+    ],
+    ids=["too short", "a column", "indices", "floats"],
+)
+def test_what_is_no_keep_list_is_refused(keep, kind):
+    images = ImageSet(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.arange(6), list("abcdef"))
+    message = refused(prune, images, keep)
+    assert kind in message
+    assert "must be bool, one value for each of the 6 training images" in message
+
+
+def test_a_keep_list_of_less_than_a_batch_is_refused_before_anything_is_made(tmp_path):
+    message = refused(train, WHOLE, tmp_path, keeping(31))
+    assert message == "the keep list leaves 31 of 128 training images, fewer than batch_size=32"
+    assert not list(tmp_path.iterdir())
+
+
+# --- the accuracy of D, torch's settings, what is fixed
 
 
 def test_ds_accuracy_is_of_images_with_their_own_classes(tmp_path, monkeypatch):
@@ -347,34 +446,20 @@ def test_images_of_one_class_are_refused_before_anything_is_made_unless_no_class
 # --- losses that are not finite
 
 
-def breaking(monkeypatch, at_step, harm):
-    """Call ``harm(objective, statistics)`` after that step (1 is the first)."""
-    original, count = Objective.step, []
-
-    def step(self, *batch):
-        count.append(None)
-        statistics = original(self, *batch)
-        if len(count) == at_step:
-            harm(self, statistics)
-        return statistics
-
-    monkeypatch.setattr(Objective, "step", step)
+def broken_losses(count, objective, statistics):
+    if count == 4:  # two steps an epoch: the second epoch's last
+        statistics[1] = float("nan")
 
 
-def broken_losses(objective, statistics):
-    statistics[1] = float("nan")
-
-
-def broken_weights(objective, statistics):  # the losses of this step were finite, its update was not
-    with torch.no_grad():
-        next(objective.generator.parameters())[0] = float("inf")
+def broken_weights(count, objective, statistics):  # the losses of this step were finite, its update was not
+    if count == 4:
+        objective.generator.layers[0].weight.data.view(-1)[0] = float("inf")
 
 
 @pytest.mark.parametrize(("what", "harm"), [("losses", broken_losses), ("weights", broken_weights)])
 def test_what_is_not_finite_stops_the_run_and_the_last_good_checkpoint_is_gone_on_from(tmp_path, what, harm):
     config = tiny(epochs=3)
-    with pytest.MonkeyPatch.context() as patch:
-        breaking(patch, 4, harm)  # two steps an epoch: the second epoch's last
+    with watched(after=harm):
         message = refused(train, config, tmp_path, error=RunError)
     assert f"{what} are not finite in epoch 2, iteration 2; epoch 1 is the last good checkpoint" in message
     path = tmp_path / config.name
@@ -472,9 +557,8 @@ def test_a_disk_that_fills_up_is_reported_and_the_run_goes_on_to_the_same_bits(t
         with pytest.raises(RunError) as caught:
             train(config, tmp_path)
     path = tmp_path / config.name
-    assert f"could not write to {path}: the disk is full; epoch 1 is safe, and train() goes on" in str(
-        caught.value
-    )
+    message = f"could not write to {path}: the disk is full; epoch 1 is safe, and train() goes on"
+    assert message in str(caught.value)
     assert not list(path.rglob("*.tmp"))
     assert load_run(path).epochs == [0, 1]
     assert_same_run(train(config, tmp_path).path, three_epochs)
