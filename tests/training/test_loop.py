@@ -398,7 +398,7 @@ def test_an_unknown_device_is_refused_with_the_known_ones(name):
 
 def test_unusable_data_are_refused_before_anything_is_made(tmp_path):
     assert "did you mean 'mnist-5k'?" in refused(train, tiny(data="mnist5k"), tmp_path)
-    assert "does not exist" in refused(train, tiny(data=f"folder:{tmp_path}/absent"), tmp_path)
+    assert "is no folder" in refused(train, tiny(data=f"folder:{tmp_path}/absent"), tmp_path)
     few = "mnist-5k has 31 training images, fewer than batch_size=32"
     assert few in refused(train, tiny(train_images=31), tmp_path)
     assert "has 4000 training images" in refused(train, tiny(train_images=4001), tmp_path)
