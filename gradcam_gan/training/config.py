@@ -32,11 +32,7 @@ def check_device(name: str) -> str:
 
 
 class TrainingConfig(ValidatedModel):
-    """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser.
-
-    Raises:
-        InputError: one line that names the field, the value and what is allowed.
-    """
+    """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser."""
 
     data: str = Field(
         "mnist-5k", description="a name that load_images takes: mnist-5k, mnist, folder:PATH ..."
