@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradcam_gan.errors import InputError
+from gradcam_gan.errors import InputError, one_line
 from gradcam_gan.validation import choose
 
 REPOSITORY_DATA = Path(__file__).resolve().parents[1] / "data"
@@ -196,7 +196,7 @@ def _load_torchvision(name: str, folders: list[Path], split: str) -> ImageSet:
         except Exception as error:  # of many kinds: network, disk, checksum
             raise InputError(
                 f"{name} is not in {' or '.join(map(str, raw_folders))}, and downloading it failed: "
-                f"{_one_line(error)}. Where "
+                f"{one_line(error)}. Where "
                 f"there is a network, torchvision.datasets.{dataset.__name__}(folder, download=True) gets it; copy "
                 f"folder/{dataset.__name__}/raw to {raw} or pass data_dir=folder. mnist-5k needs no download"
             ) from None
@@ -263,7 +263,7 @@ def _list_folder(folder: Path) -> tuple[list[Path], Tensor, list[str]]:
         found = ImageFolder.make_dataset(root, numbers, is_valid_file=is_image)
     except FileNotFoundError as error:  # of one class or all
         raise InputError(
-            f"{folder}: {_one_line(error)} Put images ({', '.join(IMG_EXTENSIONS)}) there, or remove that folder"
+            f"{folder}: {one_line(error)} Put images ({', '.join(IMG_EXTENSIONS)}) there, or remove that folder"
         ) from None
     if loose and len(found) > len(loose):
         raise InputError(
@@ -319,8 +319,4 @@ def _blame(path: Path) -> Iterator[None]:
         yield
     # damaged files make Pillow raise OSError, SyntaxError, ValueError, and its own bare Exceptions
     except Exception as error:
-        raise InputError(f"{path} cannot be read: {_one_line(error)}; repair, replace or remove it") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be read: {one_line(error)}; repair, replace or remove it") from None

@@ -32,7 +32,11 @@ def check_device(name: str) -> str:
 
 
 class TrainingConfig(ValidatedModel):
-    """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser."""
+    """Everything that decides how a DCGAN is trained; defaults are the paper's network and DCGAN's optimiser.
+
+    Raises:
+        InputError: one line that names the field, the value and what is allowed.
+    """
 
     data: str = Field(
         "mnist-5k", description="a name that load_images takes: mnist-5k, mnist, folder:PATH ..."

@@ -187,14 +187,9 @@ class _Session:
         self.manifest = self._manifest(train_set, threads)
         self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
         self.classes = len(train_set.class_names)
-        self.objective = Objective(
-            config,
-            self.images.shape[1],
-            self.classes,
-            config.epochs * self.iterations * config.batch_size,
-            device,
-            self.manifest["precision"],
-        )
+        total = config.epochs * self.iterations * config.batch_size
+        channels, precision = self.images.shape[1], self.manifest["precision"]
+        self.objective = Objective(config, channels, self.classes, total, device, precision)
         # drawn on the CPU, so that every device sees the same streams; latents apart from the order, so that
         # runs on different images share them
         self.random = {
@@ -361,11 +356,8 @@ class _Session:
         with torch.no_grad():
             fake = generator(fixed_latents(len(self.held_out)).to(self.device), told)
         generator.train()
-        labels = {
-            "real": self.held_out_labels,
-            "fake": fake_labels,
-            "reference": self.labels[:ACCURACY_IMAGES],
-        }
+        reference = self.labels[:ACCURACY_IMAGES]
+        labels = {"real": self.held_out_labels, "fake": fake_labels, "reference": reference}
         by_mode = real_fake_accuracy(
             discriminator,
             self.held_out,
