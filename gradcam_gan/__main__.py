@@ -21,35 +21,35 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="get or train one run")
-    train.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig, such as width=32")
-    train.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
-
     evaluate = commands.add_parser("evaluate", help="get or train one run, and score its generators")
-    evaluate.add_argument("fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig")
-    evaluate.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
+    for command in (train, evaluate):
+        command.add_argument(
+            "fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig, such as width=32"
+        )
+        command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     evaluate.add_argument("--images", type=int, default=1000, help="of each generator; default: 1000")
 
     prune = commands.add_parser("prune", help="get or train one arm of the pruning experiment, and score it")
     prune.add_argument("arm", help="its name, as the workflow calls it")
-    prune.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
-    prune.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
 
     notebook = commands.add_parser("notebook", help="execute one notebook under a profile")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
-    notebook.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
-    notebook.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
     notebook.add_argument("--folder", type=Path, help="where its figures go; default: figures/PROFILE")
 
     figures = commands.add_parser(
         "figures", help="run the workflow: every figure of a profile, or one notebook's"
     )
-    figures.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
-    figures.add_argument("--profile", default="quick", help="smoke, quick, seeds or paper; default: quick")
     figures.add_argument("--only", help="one notebook, such as 02")
     figures.add_argument("--folder", type=Path, help="where the figures go; default: figures/PROFILE")
     figures.add_argument("--cores", type=int, help="default: all")
     figures.add_argument("--snakemake", default="", help="more arguments for Snakemake, in one text")
+
+    for command in (prune, notebook, figures):
+        command.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
+        command.add_argument(
+            "--profile", default="quick", help="smoke, quick, seeds or paper; default: quick"
+        )
 
     publish = commands.add_parser(
         "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (seeds)"
@@ -59,39 +59,46 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
-        if options.command == "train":
-            from gradcam_gan.training.loop import train as get_or_train
-
-            run = get_or_train(TrainingConfig(**_assignments(options.fields)), options.runs_dir)
-            print(run.path)  # noqa: T201 - the command's result
-        elif options.command == "evaluate":
-            print(_evaluate(TrainingConfig(**_assignments(options.fields)), options.runs_dir, options.images))  # noqa: T201
-        elif options.command == "prune":
-            print(_prune(Study.load(options.profile, **_assignments(options.parameters)), options.arm))  # noqa: T201
-        elif options.command == "publish":
-            from gradcam_gan.studies.workflow import publish as keep_results
-
-            keep_results(Study.load(options.profile))
-        elif options.command == "figures":
-            from gradcam_gan.studies.workflow import make_figures
-
-            make_figures(
-                options.profile,
-                _assignments(options.parameters),
-                only=options.only,
-                folder=options.folder,
-                cores=options.cores,
-                arguments=shlex.split(options.snakemake),
-            )
-        else:
-            from gradcam_gan.studies.workflow import run_notebook
-
-            changes = _assignments(options.parameters)
-            run_notebook(options.notebook, options.output, options.profile, changes, options.folder)
+        if result := _run(options):
+            print(result)  # noqa: T201 - the command's result
     except GradcamGanError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the command's result
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    """Run one command; what it has to say."""
+    # each imports what it needs: a mistyped option does not wait for torch
+    if options.command in ("train", "evaluate"):
+        config = TrainingConfig(**_assignments(options.fields))
+        if options.command == "evaluate":
+            return _evaluate(config, options.runs_dir, options.images)
+        from gradcam_gan.training.loop import train
+
+        return str(train(config, options.runs_dir).path)
+    if options.command == "publish":
+        from gradcam_gan.studies.workflow import publish
+
+        publish(Study.load(options.profile))
+        return ""
+    changes = _assignments(options.parameters)
+    if options.command == "prune":
+        return _prune(Study.load(options.profile, **changes), options.arm)
+    from gradcam_gan.studies.workflow import make_figures, run_notebook
+
+    if options.command == "notebook":
+        run_notebook(options.notebook, options.output, options.profile, changes, options.folder)
+    else:
+        make_figures(
+            options.profile,
+            changes,
+            only=options.only,
+            folder=options.folder,
+            cores=options.cores,
+            arguments=shlex.split(options.snakemake),
+        )
+    return ""
 
 
 def _evaluate(config: TrainingConfig, runs_dir: Path, images: int) -> str:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradcam_gan.errors import InputError
+from gradcam_gan.errors import InputError, one_line
 from gradcam_gan.validation import choose
 
 REPOSITORY_DATA = Path(__file__).resolve().parents[1] / "data"
@@ -28,10 +28,7 @@ MNIST_5K_SHA256 = "6f5c61797f523a627556d551b6c33fb27b6f43e47025649abd5c79b6ea99d
 MNIST_5K_BYTES = 834_315
 
 _DIGITS = [str(digit) for digit in range(10)]
-_TORCHVISION = {
-    "mnist": "MNIST",
-    "fashion-mnist": "FashionMNIST",
-}  # our name -> torchvision's class and folder
+_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # its class and folder
 _SMALLEST, _LARGEST = 8, 1024  # pixels a side
 _CHUNK = 1000  # images resized at a time: 16 MB of floats at 64x64
 _SILENCE = 5.0  # seconds that a download may stand still; torchvision itself would wait for ever
@@ -39,7 +36,6 @@ _GREY_MODES = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"
 FARTHEST_NOISE = 10.0  # standard deviations
 RANGE_TOLERANCE = 1e-3  # interpolating images in [-1, 1] may leave the range by rounding
 _HELD_OUT_SHARE = 0.2
-_SPLIT_SEED = 0
 
 
 class ImageSet(NamedTuple):
@@ -164,7 +160,7 @@ def _load_mnist_5k(folders: list[Path], split: str) -> ImageSet:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise InputError(
-            f"mnist-5k.npz is not in {_either(folders)}; get it back with "
+            f"mnist-5k.npz is not in {' or '.join(map(str, folders))}; get it back with "
             "'git checkout -- data/mnist-5k.npz', or copy it from the repository into data_dir"
         )
     with _blame(path):
@@ -199,7 +195,8 @@ def _load_torchvision(name: str, folders: list[Path], split: str) -> ImageSet:
                 dataset(folders[0], download=True)
         except Exception as error:  # of many kinds: network, disk, checksum
             raise InputError(
-                f"{name} is not in {_either(raw_folders)}, and downloading it failed: {_one_line(error)}. Where "
+                f"{name} is not in {' or '.join(map(str, raw_folders))}, and downloading it failed: "
+                f"{one_line(error)}. Where "
                 f"there is a network, torchvision.datasets.{dataset.__name__}(folder, download=True) gets it; copy "
                 f"folder/{dataset.__name__}/raw to {raw} or pass data_dir=folder. mnist-5k needs no download"
             ) from None
@@ -266,7 +263,7 @@ def _list_folder(folder: Path) -> tuple[list[Path], Tensor, list[str]]:
         found = ImageFolder.make_dataset(root, numbers, is_valid_file=is_image)
     except FileNotFoundError as error:  # of one class or all
         raise InputError(
-            f"{folder}: {_one_line(error)} Put images ({', '.join(IMG_EXTENSIONS)}) there, or remove that folder"
+            f"{folder}: {one_line(error)} Put images ({', '.join(IMG_EXTENSIONS)}) there, or remove that folder"
         ) from None
     if loose and len(found) > len(loose):
         raise InputError(
@@ -283,7 +280,7 @@ def _held_out(labels: Tensor) -> Tensor:
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(0))
         held_out[members[order[: round(_HELD_OUT_SHARE * len(members))]]] = True
     return held_out
 
@@ -322,12 +319,4 @@ def _blame(path: Path) -> Iterator[None]:
         yield
     # damaged files make Pillow raise OSError, SyntaxError, ValueError, and its own bare Exceptions
     except Exception as error:
-        raise InputError(f"{path} cannot be read: {_one_line(error)}; repair, replace or remove it") from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _either(folders: list[Path]) -> str:
-    return " or ".join(str(folder) for folder in folders)
+        raise InputError(f"{path} cannot be read: {one_line(error)}; repair, replace or remove it") from None

@@ -19,3 +19,8 @@ class InputError(GradcamGanError, ValueError):
 
 class RunError(GradcamGanError, RuntimeError):
     """A training run stopped or cannot be read; what was already saved stays readable."""
+
+
+def one_line(error: BaseException) -> str:
+    """The words of an error; its type's name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -93,7 +93,13 @@ def bootstrap_interval(
         InputError: values that are not 1-D numbers or are infinite, or an option out of range.
     """
     sample, missing = _present(values, "values")
-    _check_options(statistic, confidence, resamples, seed)
+    choose("statistic", statistic, AVERAGES)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise InputError(f"resamples={resamples} must be at least 1; 2000 is usual")
+    if seed < 0:
+        raise InputError(f"seed={seed} must be 0 or above")
     bounds = _bootstrap([sample], statistic, confidence, resamples, seed)
     return Interval(*bounds, n=len(sample), missing=missing, confidence=confidence, unit=unit)
 
@@ -104,11 +110,8 @@ def interval_over_seeds(
     seed: str = "seed",
     *,
     method: IntervalMethod = "bootstrap",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    resampling_seed: int = 0,
 ) -> Interval:
-    """The interval of the mean over training seeds, from a table with a row per image.
+    """The 95 % interval of the mean over training seeds, from a table with a row per image.
 
     Images of one seed are not independent of that seed: each seed counts once, by its mean, and the means are
     resampled. With fewer than three seeds there is nothing to resample over: images are resampled within each
@@ -121,19 +124,15 @@ def interval_over_seeds(
         method: ``bootstrap``, or ``student``: mean ± t(n - 1) standard errors over the seeds, which keeps its
             level for three to ten seeds where the bootstrap does not (see ``bootstrap_interval``). Applies
             over seeds only.
-        confidence: above 0, below 1.
-        resamples: number of bootstrap resamples.
-        resampling_seed: of the resampling.
 
     Returns:
         The interval with ``n`` seeds or images. The estimate is the mean of the seeds' means either way.
 
     Raises:
-        InputError: a column that is missing or not numeric, rows without a seed, or an option out of range.
+        InputError: a column that is missing or not numeric, rows without a seed, or an unknown method.
     """
     for column in (value, seed):
         choose("column", column, map(str, table.columns))
-    _check_options("mean", confidence, resamples, resampling_seed)
     choose("method", method, get_args(IntervalMethod))
     if unnamed := int(table[seed].isna().sum()):
         raise InputError(f"column {seed!r} is empty in {unnamed} rows; every row must name its seed")
@@ -141,30 +140,20 @@ def interval_over_seeds(
     samples = [sample for sample, _ in groups if len(sample)]
     missing = sum(dropped for _, dropped in groups)
     if len(samples) < MINIMUM_SEEDS:
-        bounds = _bootstrap(samples, "mean", confidence, resamples, resampling_seed)
-        n = sum(map(len, samples))
-        return Interval(*bounds, n=n, missing=missing, confidence=confidence, unit="images")
+        return Interval(*_bootstrap(samples), n=sum(map(len, samples)), missing=missing, unit="images")
     means = np.array([sample.mean() for sample in samples])
-    if method == "student":
-        bounds = _student(means, confidence)
-    else:
-        bounds = _bootstrap([means], "mean", confidence, resamples, resampling_seed)
-    return Interval(*bounds, n=len(means), missing=missing, confidence=confidence, unit="seeds")
+    bounds = _student(means) if method == "student" else _bootstrap([means])
+    return Interval(*bounds, n=len(means), missing=missing, unit="seeds")
 
 
-def paired_difference_interval(
-    a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """The bootstrap interval of mean(a - b) over pairs, such as one image under two methods.
+def paired_difference_interval(a: ArrayLike, b: ArrayLike) -> Interval:
+    """The 95 % bootstrap interval of mean(a - b) over pairs, such as one image under two methods.
 
     What the two of a pair have in common cancels: narrower than the interval of two independent samples.
 
     Args:
         a: numbers, 1-D.
         b: numbers, 1-D, paired with ``a`` by position; a pair with a NaN is dropped and counted.
-        confidence: above 0, below 1.
-        resamples: number of bootstrap resamples.
-        seed: of the resampling.
 
     Returns:
         The interval, ``n`` being the pairs used.
@@ -175,9 +164,7 @@ def paired_difference_interval(
     first, second = _numbers(a, "a"), _numbers(b, "b")
     if first.shape != second.shape:
         raise InputError(f"a {first.shape} and b {second.shape} must pair up: one shape, in one order")
-    return bootstrap_interval(
-        first - second, confidence=confidence, resamples=resamples, seed=seed, unit="pairs"
-    )
+    return bootstrap_interval(first - second, unit="pairs")
 
 
 def paired_differences(
@@ -193,7 +180,7 @@ def paired_differences(
 
     Returns:
         A row per pair and metric: ``key``, ``to``, ``metric``, and ``estimate``, ``low``, ``high`` and ``n`` of
-        ``paired_difference_interval`` (95 %; NaN bounds for one seed).
+        ``paired_difference_interval`` (NaN bounds for one seed).
     """
     groups = {str(name): rows.set_index("seed") for name, rows in table.groupby(key, sort=False)}
     rows = []
@@ -210,7 +197,11 @@ def paired_differences(
 
 
 def _bootstrap(
-    samples: Sequence[np.ndarray], statistic: Average, confidence: float, resamples: int, seed: int
+    samples: Sequence[np.ndarray],
+    statistic: Average = "mean",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Estimate and bounds of the mean of the samples' statistics, each sample resampled on its own."""
     function = AVERAGES[statistic]
@@ -244,12 +235,10 @@ def _bootstrap(
     return estimate, float(bounds.low), float(bounds.high)
 
 
-def _student(means: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Estimate and bounds of Student's t interval of the mean."""
+def _student(means: np.ndarray) -> tuple[float, float, float]:
+    """Estimate and bounds of Student's t interval (95 %) of the mean."""
     estimate = float(means.mean())
-    half = float(
-        stats.t.ppf((1 + confidence) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
-    )
+    half = float(stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means)))
     return estimate, estimate - half, estimate + half
 
 
@@ -273,13 +262,3 @@ def _present(values: ArrayLike, name: str) -> tuple[np.ndarray, int]:
     numbers = _numbers(values, name)
     present = numbers[~np.isnan(numbers)]
     return present, len(numbers) - len(present)
-
-
-def _check_options(statistic: str, confidence: float, resamples: int, seed: int) -> None:
-    choose("statistic", statistic, AVERAGES)
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
-    if resamples < 1:
-        raise InputError(f"resamples={resamples} must be at least 1; 2000 is usual")
-    if seed < 0:
-        raise InputError(f"seed={seed} must be 0 or above")

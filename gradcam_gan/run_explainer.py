@@ -99,10 +99,9 @@ class ExplainedRun:
                 maps = evidence_maps(signed, reading.evidence, self.images.shape[2:])
                 keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(reading)}
                 logits = self.logits[epoch, reading.statistics].numpy()
-                tables.append(measure(maps, mask).assign(**keys, image=np.arange(len(maps)), logit=logits))
-        table = pd.concat(tables, ignore_index=True)
-        first = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image", "logit"]
-        return table[[*first, *(column for column in table if column not in first)]]
+                first = pd.DataFrame({**keys, "image": np.arange(len(maps)), "logit": logits})
+                tables.append(first.join(measure(maps, mask)))
+        return pd.concat(tables, ignore_index=True)
 
     def table(self, readings: Sequence[Reading]) -> pd.DataFrame:
         """The numbers behind a grid of heatmaps: ``measures``, and every map at the layer's own resolution.
@@ -185,7 +184,9 @@ class RunExplainer:
         if state is None or time == 0:
             return clean
         times = torch.full((len(images),), time)
-        return diffuse(clean, times, state.horizon, state.sigma, _noise(images.shape))
+        # the same on every call, so that times and epochs differ by nothing else
+        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(NOISE_SEED))
+        return diffuse(clean, times, state.horizon, state.sigma, noise)
 
     def signed(
         self,
@@ -290,8 +291,3 @@ class RunExplainer:
                 f"time={time} was never seen by the {self.network} of {self.run.path}, which knows {seen}"
             )
         return state
-
-
-def _noise(shape: torch.Size) -> Tensor:
-    """The same on every call, so that times and epochs differ by nothing else."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(NOISE_SEED))

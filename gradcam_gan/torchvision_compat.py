@@ -33,20 +33,16 @@ _declarations: torch.library.Library
 def _compiled_operators_load(package: Path) -> bool:
     """True if torchvision's compiled operators load; this is the first step of its own import.
 
-    Importing torchvision to find out would leave a broken half of it in ``sys.modules``. Loading the same
-    library twice is harmless, so torchvision's import later finds it ready.
+    Importing torchvision to find out would leave a broken half of it in ``sys.modules``; loading twice is harmless.
     """
     if sys.platform == "win32":
         os.add_dll_directory(str(package))
-    for suffix in EXTENSION_SUFFIXES:
-        library = package / f"_C{suffix}"
-        if library.is_file():
-            try:
-                torch.ops.load_library(str(library))
-            except OSError:
-                return False
-            return True
-    return False
+    found = (library for suffix in EXTENSION_SUFFIXES if (library := package / f"_C{suffix}").is_file())
+    try:
+        torch.ops.load_library(str(next(found)))
+    except (StopIteration, OSError):
+        return False
+    return True
 
 
 def declare_missing_operators() -> list[str]:
@@ -59,9 +55,11 @@ def declare_missing_operators() -> list[str]:
     if "torchvision" in sys.modules:
         return []
     specification = importlib.util.find_spec("torchvision")
-    if specification is None or specification.origin is None:
-        return []
-    if _compiled_operators_load(Path(specification.origin).parent):
+    if (
+        specification is None
+        or specification.origin is None
+        or _compiled_operators_load(Path(specification.origin).parent)
+    ):
         return []
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     if missing:

@@ -30,7 +30,11 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 
 
 class ValidatedModel(BaseModel):
-    """A frozen pydantic model that takes no unknown field and reports all problems in one line (InputError)."""
+    """A frozen pydantic model that takes no unknown field.
+
+    Raises:
+        InputError: one line that says of every problem its field, the value and what is allowed.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -112,31 +112,23 @@ def real_fake_accuracy(
     check_images(fake, "fake")
     told = conditions or {}
     modes = {
+        "running": discriminator,
+        "batch": batch_statistics(discriminator),
         "reference": calibrate(
             discriminator, reference, batch_size=batch_size, conditions=told.get("reference")
         ),
-        "running": discriminator,
-        "batch": batch_statistics(discriminator),
     }
-    accuracy = {
-        mode: (
-            _share_called_real(model, real, batch_size, told.get("real"))
-            + 1
-            - _share_called_real(model, fake, batch_size, told.get("fake"))
-        )
-        / 2
+
+    def called_real(model: nn.Module, images: Tensor, name: str) -> Tensor:
+        """Share of images whose logit is above 0."""
+        with torch.no_grad(), evaluating(model):
+            parts = batches(model, images, batch_size, told.get(name))
+            return (torch.cat([batch.scores(model) for batch in parts]) > 0).float().mean()
+
+    return {
+        mode: float((called_real(model, real, "real") + 1 - called_real(model, fake, "fake")) / 2)
         for mode, model in modes.items()
     }
-    return {mode: float(accuracy[mode]) for mode in ("running", "batch", "reference")}
-
-
-def _share_called_real(
-    discriminator: nn.Module, images: Tensor, batch_size: int, conditions: Conditions | None
-) -> Tensor:
-    """Share of images whose logit is above 0, a scalar on the discriminator's device."""
-    with torch.no_grad(), evaluating(discriminator):
-        parts = batches(discriminator, images, batch_size, conditions)
-        return (torch.cat([batch.scores(discriminator) for batch in parts]) > 0).float().mean()
 
 
 def _copy(discriminator: nn.Module) -> nn.Module:

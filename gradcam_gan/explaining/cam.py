@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batches import Batch, Conditions, batches, evaluating
-from gradcam_gan.explaining.hooks import Layer, Recording, find_layer, recording
+from gradcam_gan.explaining.hooks import Layer, Recording, find_layer
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.explaining.targets import Target, real
 from gradcam_gan.validation import choose
@@ -132,7 +132,8 @@ def signed_maps(
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(network):
         parts = batches(network, images, batch_size, conditions, target, noised=noise > 0)
-        with recording(name, module) as recorded:
+        recorded = Recording(name)
+        with module.register_forward_hook(recorded.keep):
             found = [_explain_batch(network, batch, recorded, methods, precision) for batch in parts]
     scores = torch.cat([part.scores for part in found])
     if not scores.isfinite().all():

@@ -1,8 +1,6 @@
 """A layer of a network, found by name, and a hold on what it gives during a forward pass."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,21 +43,6 @@ def find_layer(network: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
     return layer, modules[layer]
 
 
-@contextmanager
-def passing(module: nn.Module, through: Callable[[Any], Any]) -> Iterator[None]:
-    """Whatever a module gives inside the ``with`` block passes through a function, and its result goes on instead.
-
-    Args:
-        module: of a network.
-        through: sees every output; returns what the modules after it get.
-    """
-    handle = module.register_forward_hook(lambda _module, _inputs, output: through(output))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 class Recording:
     """The activations of one layer in a forward pass, as leaves of the graph of all that comes after.
 
@@ -70,20 +53,32 @@ class Recording:
         self.layer = layer
         self._activations: Tensor | None = None
 
-    def keep(self, output: object) -> Tensor:
-        """Record an output, and pass it on.
+    def keep(self, _module: nn.Module, _inputs: object, output: object) -> Tensor:
+        """The layer's forward hook: record an output, and pass it on.
 
         Raises:
             InputError: no map can be made of it, or the layer has run before in this pass.
         """
-        activations = _check_activations(self.layer, output)
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            kind = f"a {type(output).__name__}"
+            if isinstance(output, Tensor):
+                kind = f"shape {tuple(output.shape)}"
+            raise InputError(
+                f"layer={self.layer!r} gives {kind}, which has no spatial extent; "
+                "choose a layer that gives (N, C, h, w)"
+            )
+        if output.shape[2] * output.shape[3] == 1:
+            raise InputError(
+                f"layer={self.layer!r} gives a 1x1 map: one number an image, which any normalisation turns into zeros "
+                "(pytorch-grad-cam issue 444); choose an earlier layer, such as the activation before the head"
+            )
         if self._activations is not None:
             raise InputError(
                 f"layer={self.layer!r} runs more than once in a forward pass, so its activations are ambiguous; "
                 "choose a layer that runs once"
             )
         torch.set_grad_enabled(True)
-        self._activations = activations.detach().requires_grad_()
+        self._activations = output.detach().requires_grad_()
         # a copy goes on, for 1 % of a pass: an in-place activation would overwrite what is recorded
         return self._activations.clone()
 
@@ -100,30 +95,6 @@ class Recording:
                 "(of a compiled model give the original)"
             )
         return activations
-
-
-@contextmanager
-def recording(layer: str, module: nn.Module) -> Iterator[Recording]:
-    """Record what a module gives during the forward passes inside the ``with`` block; ``layer`` is its name."""
-    recorded = Recording(layer)
-    with passing(module, recorded.keep):
-        yield recorded
-
-
-def _check_activations(layer: str, output: object) -> Tensor:
-    """The output of a layer, if a map can be made of it."""
-    if not isinstance(output, Tensor) or output.ndim != 4:
-        kind = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise InputError(
-            f"layer={layer!r} gives {kind}, which has no spatial extent; "
-            "choose a layer that gives (N, C, h, w)"
-        )
-    if output.shape[2] * output.shape[3] == 1:
-        raise InputError(
-            f"layer={layer!r} gives a 1x1 map: one number an image, which any normalisation turns into zeros "
-            "(pytorch-grad-cam issue 444); choose an earlier layer, such as the activation before the head"
-        )
-    return output
 
 
 def _some(names: Iterable[str]) -> str:

@@ -83,8 +83,7 @@ def measure(
         raise InputError(
             f"mask is {given}; give bool {tuple(maps.shape)}, as the maps: digit_mask(images) makes one of the images"
         )
-    _check_normalisation(normalisation)
-    _check_tau(tau)
+    _check_options(normalisation, tau)
     ring = _ring(maps.shape[1], maps.shape[2], border).to(maps.device)
     parts = [
         _tallies(some_maps, some_mask.to(maps.device), ring, tau, normalisation)
@@ -132,7 +131,7 @@ def normalise(maps: Tensor, normalisation: Normalisation) -> Tensor:
         InputError: maps that are not finite floats (N, H, W), or an unknown normalisation.
     """
     _check_maps(maps, "maps")
-    _check_normalisation(normalisation)
+    _check_options(normalisation)
     return _normalised(_at_least_float32(maps).clamp(min=0), normalisation)
 
 
@@ -151,8 +150,7 @@ def coverage(maps: Tensor, *, tau: float = 0.5, normalisation: Normalisation = "
         InputError: as ``measure``.
     """
     _check_maps(maps, "maps")
-    _check_normalisation(normalisation)
-    _check_tau(tau)
+    _check_options(normalisation, tau)
     parts = [_covered(_at_least_float32(some).clamp(min=0), tau, normalisation) for some in _chunks(maps)]
     return torch.cat(parts).cpu().double() / math.prod(maps.shape[1:])
 
@@ -315,13 +313,10 @@ def _check_maps(maps: Tensor, name: str) -> None:
         )
 
 
-def _check_normalisation(normalisation: Normalisation) -> None:
+def _check_options(normalisation: Normalisation, tau: float = 1.0) -> None:
     if isinstance(normalisation, str):
         choose("normalisation", normalisation, ("max", "min-max"))
     elif isinstance(normalisation, bool) or not 0 < normalisation < math.inf:
         raise InputError(f"normalisation={normalisation!r} must be 'max', 'min-max' or a positive number")
-
-
-def _check_tau(tau: float) -> None:
     if not 0 < tau <= 1:
         raise InputError(f"tau={tau} must be above 0 and at most 1: it is a share of the normalised map")

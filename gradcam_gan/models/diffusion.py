@@ -18,6 +18,7 @@ FIRST_BETA, LAST_BETA = 1e-4, 2e-2
 TIMES = 64  # entries of the list that t is drawn from; half of them are 0
 
 
+@lru_cache(maxsize=4096)
 def signal_shares(horizon: int) -> Tensor:
     """abar_t for t = 0..T, float64 (T + 1,): the share of the image's variance that is left; abar_0 = 1.
 
@@ -26,9 +27,6 @@ def signal_shares(horizon: int) -> Tensor:
     """
     betas = torch.linspace(FIRST_BETA, LAST_BETA, horizon, dtype=torch.float64)
     return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
-
-
-_signal_shares = lru_cache(maxsize=4096)(signal_shares)
 
 
 def diffuse(images: Tensor, times: Tensor, horizon: int, sigma: float, noise: Tensor) -> Tensor:
@@ -48,7 +46,7 @@ def diffuse(images: Tensor, times: Tensor, horizon: int, sigma: float, noise: Te
         raise InputError(
             f"times go from {int(times.min())} to {int(times.max())}; they must lie in 0..T={horizon}"
         )
-    share = _signal_shares(horizon).to(images.device)[times][:, None, None, None]
+    share = signal_shares(horizon).to(images.device)[times][:, None, None, None]
     return share.sqrt().to(images.dtype) * images + ((1 - share).sqrt() * sigma).to(images.dtype) * noise
 
 
@@ -67,16 +65,7 @@ class DiffusionState(NamedTuple):
 
 
 def times_and_noise(listed: Tensor, shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times (N,) and noise for images of that shape (N, C, H, W), as in training.
-
-    Args:
-        listed: the list that times are drawn from, int64 (64,), on any device.
-        shape: of the images.
-        generator: CPU generator.
-
-    Returns:
-        Times on the list's device, noise on the CPU.
-    """
+    """Times (N,) from a list (64,), on its device, and noise (N, C, H, W) on the CPU, as in training."""
     chosen = torch.randint(TIMES, shape[:1], generator=generator)
     return listed[chosen.to(listed.device)], torch.randn(shape, generator=generator)
 
@@ -97,7 +86,7 @@ class ForwardDiffusion(nn.Module):
         generator: CPU generator of times, noise and list.
 
     Attributes:
-        progress: p, float64 in 0..1; T = T_min + round(p (T_max - T_min)).
+        progress: p, float64 in 0..1.
         times: the list, int64 (64,): 32 zeros and 32 draws.
     """
 

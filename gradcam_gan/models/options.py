@@ -14,11 +14,7 @@ PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
 
 
 class NetworkOptions(ValidatedModel):
-    """What the constructors of the networks take, checked.
-
-    Raises:
-        InputError: one line that names the field, the value and what is allowed.
-    """
+    """What the constructors of the networks take, checked."""
 
     preset: Preset
     width: Width
@@ -28,11 +24,7 @@ class NetworkOptions(ValidatedModel):
 
 
 class Diffusion(ValidatedModel):
-    """How a network's input is diffused, and how the horizon T moves (Wang et al. 2023; Yeom & Lee 2023).
-
-    Raises:
-        InputError: one line that names the field, the value and what is allowed.
-    """
+    """How a network's input is diffused, and how the horizon T moves (Wang et al. 2023; Yeom & Lee 2023)."""
 
     shortest: int = Field(default=10, ge=0, description="T at the start")
     longest: int = Field(default=500, ge=0, le=10_000, description="T at most; 0 diffuses nothing")
@@ -58,11 +50,7 @@ class Diffusion(ValidatedModel):
 
 
 class ClassifierOptions(ValidatedModel):
-    """DuDGAN's classifier C and its part in the losses (Yeom & Lee 2023).
-
-    Raises:
-        InputError: one line that names the field, the value and what is allowed.
-    """
+    """DuDGAN's classifier C and its part in the losses (Yeom & Lee 2023)."""
 
     diffusion: Diffusion = Diffusion(longest=300, target=None, rise=1.0)
     supervised_contrast: float = Field(
@@ -79,11 +67,7 @@ class ClassifierOptions(ValidatedModel):
 
 
 class Model(ValidatedModel):
-    """What the follow-up's models add to the DCGAN: classes, a diffusion of D's input, a classifier.
-
-    Raises:
-        InputError: one line that names the field, the value and what is allowed.
-    """
+    """What the follow-up's models add to the DCGAN: classes, a diffusion of D's input, a classifier."""
 
     conditional: bool = Field(default=True, description="G and D are told the class")
     normalisation: Normalisation = Field(default="batch", description="in D and C")

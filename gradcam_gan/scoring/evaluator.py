@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from gradcam_gan.data import ImageSet, data_hash, to_model_range
-from gradcam_gan.errors import InputError
+from gradcam_gan.errors import InputError, one_line
 from gradcam_gan.training import files
 
 INPUT_SIZE = 32  # pixels a side; whatever comes is resized to it
@@ -50,9 +50,8 @@ class Evaluator(nn.Module):
 
     def __init__(self, classes: int = 10, channels: int = 1) -> None:
         super().__init__()
-        widths = [channels, 24, 48, FEATURES]
         layers: list[nn.Module] = []
-        for narrow, wide in pairwise(widths):
+        for narrow, wide in pairwise([channels, 24, 48, FEATURES]):
             layers += [
                 nn.Conv2d(narrow, wide, 3, padding=1, bias=False),
                 nn.BatchNorm2d(wide),
@@ -155,11 +154,8 @@ def accuracy(model: Evaluator, images: ImageSet) -> float:
     """Share of images that an evaluator gets right, 0 to 1."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        right = [
-            (model(some.to(device)).argmax(1).cpu() == labels).float().sum()
-            for some, labels in zip(images.images.split(1000), images.labels.split(1000), strict=True)
-        ]
-    return float(torch.stack(right).sum() / len(images.images))
+        seen = torch.cat([model(some.to(device)).argmax(1).cpu() for some in images.images.split(1000)])
+    return float((seen == images.labels).float().mean())
 
 
 def save_evaluator(model: Evaluator, path: Path) -> None:
@@ -193,8 +189,9 @@ def load_evaluator(path: Path = DIGIT_EVALUATOR, sha256: str | None = DIGIT_EVAL
             model = Evaluator(len(weights["head.bias"]), weights["convolutions.0.weight"].shape[1])
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, RuntimeError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} holds no evaluator ({reason}); delete it to train it again") from None
+        raise InputError(
+            f"{path} holds no evaluator ({one_line(error)}); delete it to train it again"
+        ) from None
     return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload] # twice the rate on a CPU
 
 

@@ -199,12 +199,12 @@ def draw(generator: nn.Module, count: int, latent_seed: int = LATENT_SEED) -> Te
         InputError: what it gives is not finite, or not in [-1, 1].
     """
     device = next(generator.parameters()).device
-    labels = classes_to_draw(generator, count)
+    latents, labels = fixed_latents(count, latent_seed), classes_to_draw(generator, count)
     parts = []
     with torch.inference_mode(), evaluating(generator):
-        for start, latents in enumerate(fixed_latents(count, latent_seed).split(BATCH)):
-            told = () if labels is None else (labels.split(BATCH)[start].to(device),)
-            images = generator(latents.to(device), *told).float()
+        for chosen in torch.arange(count).split(BATCH):
+            told = () if labels is None else (labels[chosen].to(device),)
+            images = generator(latents[chosen].to(device), *told).float()
             check_images(images, "the generator's output")
             parts.append(images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
     return torch.cat(parts)

@@ -99,7 +99,7 @@ def prune(images: ImageSet, keep: np.ndarray | Tensor) -> ImageSet:
             f"the keep list is {mask.dtype} of shape {tuple(mask.shape)}; it must be bool, one value for each of the "
             f"{len(images.images)} training images"
         )
-    return ImageSet(images.images[mask], images.labels[mask], images.class_names)
+    return images._replace(images=images.images[mask], labels=images.labels[mask])
 
 
 def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
@@ -109,19 +109,21 @@ def training_images(config: TrainingConfig, split: str = "train") -> ImageSet:
         InputError: the data are not to be had, or they are fewer than one batch.
     """
     found = load_images(config.data, config.size, split, config.data_dir)
-    if split == "train" and config.train_images is not None:
+    if split == "test":
+        return found
+    if config.train_images is not None:
         if config.train_images > len(found.images):
             raise InputError(
                 f"train_images={config.train_images}, but {config.data} has {len(found.images)} training images"
             )
         order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
         chosen = order[: config.train_images]
-        found = ImageSet(found.images[chosen], found.labels[chosen], found.class_names)
-    if split == "train" and len(found.images) < config.batch_size:
+        found = found._replace(images=found.images[chosen], labels=found.labels[chosen])
+    if len(found.images) < config.batch_size:
         raise InputError(
             f"{config.data} has {len(found.images)} training images, fewer than batch_size={config.batch_size}"
         )
-    if split == "train" and config.parts.conditional and len(found.class_names) < 2:
+    if config.parts.conditional and len(found.class_names) < 2:
         raise InputError(
             f"{config.data} has one class, {found.class_names[0]!r}, and a conditional model needs two or more: put "
             "the images into one subfolder a class, or set conditional=false"
@@ -185,14 +187,9 @@ class _Session:
         self.manifest = self._manifest(train_set, threads)
         self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
         self.classes = len(train_set.class_names)
-        self.objective = Objective(
-            config,
-            self.images.shape[1],
-            self.classes,
-            config.epochs * self.iterations * config.batch_size,
-            device,
-            self.manifest["precision"],
-        )
+        total = config.epochs * self.iterations * config.batch_size
+        channels, precision = self.images.shape[1], self.manifest["precision"]
+        self.objective = Objective(config, channels, self.classes, total, device, precision)
         # drawn on the CPU, so that every device sees the same streams; latents apart from the order, so that
         # runs on different images share them
         self.random = {
@@ -239,7 +236,15 @@ class _Session:
             done = self._restore()
             self.checkpoints.check_space(self.config.epochs - done)
             step = self._step()
-            with self._progress(done) as progress:
+            per_epoch = self.iterations * self.config.batch_size
+            with tqdm(
+                total=self.config.epochs * per_epoch,
+                initial=done * per_epoch,
+                desc=self.config.name,
+                unit="image",
+                unit_scale=True,
+                disable=None,  # quiet where nobody watches: in logs
+            ) as progress:
                 for epoch in range(done + 1, self.config.epochs + 1):
                     self._train_epoch(epoch, step, progress)
             seconds = sum(row["seconds"] for row in self.checkpoints.rows())
@@ -292,17 +297,6 @@ class _Session:
         latents = torch.zeros(batch, LATENT_SIZE, device=self.device)
         real, labels = to_model_range(self.images[:batch]), self.labels[:batch]
         return capture_step(self.objective, real, latents, labels, labels)
-
-    def _progress(self, done: int) -> "tqdm[NoReturn]":
-        per_epoch = self.iterations * self.config.batch_size
-        return tqdm(
-            total=self.config.epochs * per_epoch,
-            initial=done * per_epoch,
-            desc=self.config.name,
-            unit="image",
-            unit_scale=True,
-            disable=None,  # quiet where nobody watches: in logs
-        )
 
     def _train_epoch(self, epoch: int, step: Callable[..., Tensor], progress: "tqdm[NoReturn]") -> None:
         """One pass over the images in random order (over fewer, several), then the checkpoint.
@@ -362,11 +356,8 @@ class _Session:
         with torch.no_grad():
             fake = generator(fixed_latents(len(self.held_out)).to(self.device), told)
         generator.train()
-        labels = {
-            "real": self.held_out_labels,
-            "fake": fake_labels,
-            "reference": self.labels[:ACCURACY_IMAGES],
-        }
+        reference = self.labels[:ACCURACY_IMAGES]
+        labels = {"real": self.held_out_labels, "fake": fake_labels, "reference": reference}
         by_mode = real_fake_accuracy(
             discriminator,
             self.held_out,

@@ -9,7 +9,7 @@ import copy
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,23 +42,6 @@ def _untracked(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
-
-
-def _with_state(
-    kind: type[torch.optim.Adam] | type[torch.optim.AdamW],
-    network: nn.Module,
-    **options: Any,  # noqa: ANN401 - the optimiser's own
-) -> torch.optim.Optimizer:
-    """An Adam whose state is made now, not at the first step: a checkpoint restores into these tensors."""
-    device = next(network.parameters()).device
-    optimiser = kind(network.parameters(), fused=True, capturable=device.type == "cuda", **options)
-    for parameter in network.parameters():
-        optimiser.state[parameter] = {
-            "step": torch.zeros((), device=device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimiser
 
 
 class Objective:
@@ -115,13 +98,14 @@ class Objective:
         learning = list(networks)
         if self.parts.averaging:
             networks["generator_average"] = copy.deepcopy(networks["generator"]).requires_grad_(False)
-        if self.parts.diffusion is not None:
-            networks["discriminator_diffusion"] = ForwardDiffusion(
-                self.parts.diffusion, total_images, self._noise
-            )
+        self.statistics: tuple[str, ...] = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
+        if (options := self.parts.diffusion) is not None:
+            networks["discriminator_diffusion"] = ForwardDiffusion(options, total_images, self._noise)
+            self.statistics += ("overconfidence", "discriminator_horizon")
         if self.parts.classifier is not None:
             options = self.parts.classifier.diffusion
             networks["classifier_diffusion"] = ForwardDiffusion(options, total_images, self._noise)
+            self.statistics += ("loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon")
         layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
         self.networks = {
             name: network.to(device, memory_format=layout)  # type: ignore[call-overload]
@@ -133,23 +117,28 @@ class Objective:
         self.iteration = torch.zeros((), dtype=torch.int64)
         self.sign_sum = torch.zeros((), device=device)
         self._device_type, self._reduced = device.type, precision == "bfloat16"
-        self.statistics: tuple[str, ...] = ("loss_discriminator", "loss_generator", "d_real", "d_fake")
-        if self.parts.diffusion is not None:
-            self.statistics += ("overconfidence", "discriminator_horizon")
-        if self.parts.classifier is not None:
-            self.statistics += ("loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon")
 
     def _optimiser(self, name: str, config: TrainingConfig) -> torch.optim.Optimizer:
-        options = self.parts.classifier
-        if name != "classifier" or options is None:
+        """Adam, or C's AdamW, with its state made now, not at the first step: a checkpoint restores into it."""
+        options, network = self.parts.classifier, self.networks[name]
+        device = next(network.parameters()).device
+        kernels = {"fused": True, "capturable": device.type == "cuda"}
+        optimiser: torch.optim.Optimizer
+        if name == "classifier" and options is not None:
+            rate = options.learning_rate_ratio * config.learning_rate
+            optimiser = torch.optim.AdamW(
+                network.parameters(), rate, weight_decay=options.weight_decay, **kernels
+            )
+        else:
             betas = (config.beta1, config.beta2)
-            return _with_state(torch.optim.Adam, self.networks[name], lr=config.learning_rate, betas=betas)
-        return _with_state(
-            torch.optim.AdamW,
-            self.networks[name],
-            lr=options.learning_rate_ratio * config.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+            optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, betas, **kernels)
+        for parameter in network.parameters():
+            optimiser.state[parameter] = {
+                "step": torch.zeros((), device=device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return optimiser
 
     def state(self) -> dict[str, Tensor]:
         """What the next step needs beside the networks: the live tensors, to save or to copy into.
@@ -246,11 +235,12 @@ class Objective:
 
     def _generator_step(self, fake: Tensor, fake_labels: Tensor, found: dict[str, Tensor]) -> None:
         options = self.parts.classifier
-        self.discriminator.requires_grad_(False)  # the gradient goes through D and C, not to them
+        judges = [self.networks[name] for name in ("discriminator", "classifier") if name in self.networks]
+        for judge in judges:
+            judge.requires_grad_(False)  # the gradient goes through D and C, not to them
         with self._autocast():
             loss = F.softplus(-self._judge(fake, fake_labels)).mean()
             if options is not None:
-                self.networks["classifier"].requires_grad_(False)
                 views, _ = self.networks["classifier_diffusion"](fake)
                 with _untracked(self.networks["classifier"]):
                     contrast, _ = self._contrast(views, fake_labels, options)
@@ -259,9 +249,8 @@ class Objective:
                 loss = (1 - share) * loss + share * contrast
         self._update("generator", loss)
         found["loss_generator"] = loss
-        self.discriminator.requires_grad_(True)
-        if options is not None:
-            self.networks["classifier"].requires_grad_(True)
+        for judge in judges:
+            judge.requires_grad_(True)
 
     def _classifier_step(
         self, real: Tensor, labels: Tensor, options: ClassifierOptions, found: dict[str, Tensor]

@@ -177,7 +177,8 @@ class Run:
 
     def _check_epoch(self, epoch: int) -> None:
         if epoch not in self.epochs:
-            raise InputError(f"{self.path} has no epoch {epoch}; it has {_ranges(self.epochs)}")
+            found = f"{self.epochs[0]} to {self.epochs[-1]}" if self.epochs else "none yet"
+            raise InputError(f"{self.path} has no epoch {epoch}; it has {found}")
 
     def _network(self, name: str, epoch: int, device: torch.device | str) -> nn.Module:
         self._check_epoch(epoch)
@@ -196,10 +197,6 @@ class Run:
             return files.read_tensors(folder / f"{name}.safetensors")
         except RunError as error:
             raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
-
-
-def _ranges(epochs: list[int]) -> str:
-    return f"{epochs[0]} to {epochs[-1]}" if epochs else "none yet"
 
 
 def load_run(path: Path | str) -> Run:
