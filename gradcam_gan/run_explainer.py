@@ -111,26 +111,26 @@ class ExplainedRun:
         maps = torch.stack([self.maps(reading, upsample=False) for reading in readings])
         height, width = maps.shape[-2:]
         keys = pd.MultiIndex.from_product(
-            [map(str, readings), self.epochs, range(len(self.images))], names=["variant", "epoch", "image"]
+            [map(str, readings), self.epochs, range(len(self.images))], names=["reading", "epoch", "image"]
         )
         names = [f"map_{row}_{column}" for row in range(height) for column in range(width)]
         values = pd.DataFrame(maps.reshape(-1, height * width).numpy(), keys, names)
         table = self.measures(readings)
         said = [str(Reading(*row)) for row in table[["method", "statistics", "evidence"]].to_numpy()]
-        return table.assign(variant=said).merge(values.reset_index(), on=["variant", "epoch", "image"])
+        return table.assign(reading=said).merge(values.reset_index(), on=["reading", "epoch", "image"])
 
 
 class RunExplainer:
     """Explains the discriminators of one run, or its classifiers; each is loaded, and calibrated, once.
 
-    A network that was trained on diffused images has its ``reference`` statistics from reference images diffused as in
-    training at that epoch, half of them not at all: it is one network, whatever time is then explained.
+    A network that was trained on diffused images has its ``reference`` statistics from calibration images, diffused as
+    in training at that epoch, half of them not at all: it is one network, whatever time is then explained.
 
     Args:
         run: a training run.
-        reference: uint8 (M, C, H, W), real images for the ``reference`` statistics.
+        calibration: uint8 (M, C, H, W), real images for the ``reference`` statistics.
         device: where to compute.
-        reference_labels: their classes (M,), for a network that is told them.
+        calibration_labels: their classes (M,), for a network that is told them.
         network: ``discriminator``, or ``classifier`` to explain the logit of the class that each image comes with:
             evidence "real" is then evidence for that class.
     """
@@ -138,18 +138,18 @@ class RunExplainer:
     def __init__(
         self,
         run: Run,
-        reference: Tensor,
+        calibration: Tensor,
         device: torch.device | str = "cpu",
         *,
-        reference_labels: Tensor | None = None,
+        calibration_labels: Tensor | None = None,
         network: Network = "discriminator",
     ) -> None:
         choose("network", network, get_args(Network))
         self.run = run
         self.device = torch.device(device)
         self.network = network
-        self._reference = reference.to(self.device)
-        self._reference_labels = reference_labels
+        self._calibration = calibration.to(self.device)
+        self._calibration_labels = calibration_labels
         self._networks: dict[tuple[int, Statistics], nn.Module] = {}
 
     def explained(self, epoch: int, statistics: Statistics) -> nn.Module:
@@ -249,14 +249,14 @@ class RunExplainer:
 
     def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
         """Reference statistics, of images diffused as in training where the network saw such."""
-        images, state = self._reference, self.run.diffusion(epoch, self.network)
+        images, state = self._calibration, self.run.diffusion(epoch, self.network)
         times, sigma = torch.zeros(len(images), dtype=torch.int64), 0.0
         if state is not None:
             generator = torch.Generator().manual_seed(NOISE_SEED)
             times, noise = times_and_noise(state.times, images.shape, generator)
             images, sigma = to_model_range(images.cpu()), state.sigma
             images = diffuse(images, times, state.horizon, sigma, noise)
-        told = self._told(trained, self._reference_labels, times, "reference_labels")
+        told = self._told(trained, self._calibration_labels, times, "calibration_labels")
         return calibrate(trained, images, conditions=told, noise=sigma)
 
     def _told(

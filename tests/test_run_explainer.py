@@ -131,7 +131,7 @@ class TestExplainedRun:
         assert [name for name in table if name.startswith("map_")] == names
         pd.testing.assert_frame_equal(table[list(measured)], measured)
         for reading, (row, epoch) in product(self.SOME, enumerate((1, 3))):
-            found = table[(table["variant"] == str(reading)) & (table["epoch"] == epoch)]
+            found = table[(table["reading"] == str(reading)) & (table["epoch"] == epoch)]
             maps = explained.at([1, 3]).maps(reading, upsample=False)[row]
             assert np.array_equal(found[names].to_numpy(), maps.flatten(1).numpy())
 
@@ -171,7 +171,9 @@ def reference(held_out):
 def explainers(follow_up_runs, reference):
     images, labels = reference
     return {
-        (name, network): RunExplainer(follow_up_runs[name], images, reference_labels=labels, network=network)
+        (name, network): RunExplainer(
+            follow_up_runs[name], images, calibration_labels=labels, network=network
+        )
         for name, network in HORIZONS
     }
 
@@ -382,7 +384,7 @@ def test_bad_input_is_said_in_one_line(which, changes, expected, explainers, ima
 def test_missing_classes_of_the_reference_are_said(follow_up_runs, reference, images):
     explainer = RunExplainer(follow_up_runs["dudgan"], reference[0])
     message = refused(explainer.signed, images, 2, "reference", labels=LABELS)
-    assert "reference_labels must be 40 whole numbers, got none" in message
+    assert "calibration_labels must be 40 whole numbers, got none" in message
     assert len(explainer.signed(images, 2, "running", labels=LABELS)[1]) == 6  # needs none
 
 

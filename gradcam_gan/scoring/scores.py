@@ -56,7 +56,7 @@ SCORES = {
     "precision": Score("precision", "higher"),
     "recall": Score("recall", "higher"),
     "density": Score("density", "higher"),
-    "coverage": Score("PRDC coverage", "higher"),  # not that of a map
+    "prdc_coverage": Score("PRDC coverage", "higher"),  # not that of a map
     "class_entropy": Score("class entropy", "higher"),
     "class_accuracy": Score("class accuracy", "higher"),
     "nearest_training_ratio": Score("nearest-training ratio", None),
@@ -146,7 +146,7 @@ def evaluate(
     - ``fid``: Fréchet distance of two Gaussians in feature space (Heusel et al. 2017); 0 is best.
     - ``kid``, ``kid_std``: kernel distance, mean and standard deviation over 50 random halves (Binkowski et al.
       2018); 0 is best, and chance can take it below.
-    - ``precision``, ``recall`` (Kynkaanniemi et al. 2019), ``density``, ``coverage`` (Naeem et al. 2020), with
+    - ``precision``, ``recall`` (Kynkaanniemi et al. 2019), ``density``, ``prdc_coverage`` (Naeem et al. 2020), with
       five neighbours: 0 to 1, density may exceed 1.
     - ``class_entropy``: of the classes that the evaluator sees, over its largest value: 1 is all classes alike, NaN
       where there is one class. ``class_<name>``: the share of each.
@@ -229,8 +229,11 @@ def evaluate_run(
     """
     wanted = run.epochs if epochs is None else sorted(epochs)
     path = run.path / f"scores-{reference.digest}-{count}.csv"
-    stored = pd.read_csv(path).to_dict("records") if path.is_file() else []
-    rows: dict[int, dict[Any, Any]] = {row["epoch"]: row for row in stored}
+    # files from before the column had a name of its own
+    stored = (
+        pd.read_csv(path).rename(columns={"coverage": "prdc_coverage"}) if path.is_file() else pd.DataFrame()
+    )
+    rows: dict[int, dict[Any, Any]] = {row["epoch"]: row for row in stored.to_dict("records")}
     device = reference.device
     for epoch in wanted:
         if epoch not in rows:
@@ -278,6 +281,7 @@ def feature_distances(features: Tensor, reference: Tensor) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):  # prdc prints the numbers of images
         manifold = compute_prdc(reference.numpy(), features.numpy(), NEIGHBOURS)
     distances = {"fid": fid.compute(), "kid": kid_mean, "kid_std": kid_std, **manifold}
+    distances["prdc_coverage"] = distances.pop("coverage")
     return {name: float(value) for name, value in distances.items()}
 
 

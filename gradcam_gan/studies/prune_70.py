@@ -49,7 +49,7 @@ METRICS = (
     "precision",
     "recall",
     "density",
-    "coverage",
+    "prdc_coverage",
     "class_entropy",
     "nearest_training_ratio",
 )

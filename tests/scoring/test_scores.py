@@ -32,7 +32,7 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import fixed_latents, training_images
 from gradcam_gan.training.runs import load_run
 
-DISTANCES = ["fid", "kid", "kid_std", "precision", "recall", "density", "coverage"]
+DISTANCES = ["fid", "kid", "kid_std", "precision", "recall", "density", "prdc_coverage"]
 DIGITS = [f"class_{digit}" for digit in range(10)]
 
 
@@ -129,7 +129,7 @@ class TestKnownQuality:
         assert real["precision"] > 0.9
         assert real["recall"] > 0.9
         assert 0.9 < real["density"] < 1.2
-        assert real["coverage"] > 0.8
+        assert real["prdc_coverage"] > 0.8
         assert real["class_entropy"] > 0.99
         assert real["nearest_training_ratio"] == pytest.approx(1, abs=0.05)
         assert list(real) == [
@@ -144,7 +144,7 @@ class TestKnownQuality:
         scores = evaluate(held_out.images, reference)
         assert scores["fid"] == pytest.approx(0, abs=1e-4)
         assert abs(scores["kid"]) < 0.03
-        assert [scores[name] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+        assert [scores[name] for name in ("precision", "recall", "prdc_coverage")] == [1, 1, 1]
         assert scores["density"] == pytest.approx(1)
         assert scores["nearest_training"] == reference.typical_distance
         assert scores["nearest_training_ratio"] == 1
@@ -155,7 +155,7 @@ class TestKnownQuality:
         assert scores["kid"] > 1
         assert scores["precision"] == 1  # it is among the real images
         assert scores["recall"] == scores["class_entropy"] == 0
-        assert 0 < scores["coverage"] < 0.02  # the few real images that have it among their neighbours
+        assert 0 < scores["prdc_coverage"] < 0.02  # the few real images that have it among their neighbours
         assert sorted(scores[name] for name in DIGITS) == [0] * 9 + [1]
 
     def test_a_class_that_is_missing_shows(self, training, reference, real):
@@ -167,7 +167,7 @@ class TestKnownQuality:
         assert scores["class_entropy"] == pytest.approx(math.log(9) / math.log(10), abs=0.01)
         assert scores["fid"] > 2 * real["fid"]
         assert scores["recall"] < real["recall"] - 0.05
-        assert scores["coverage"] < real["coverage"] - 0.05
+        assert scores["prdc_coverage"] < real["prdc_coverage"] - 0.05
         assert scores["precision"] > 0.9
 
     def test_copies_of_training_images_are_found_out(self, training, reference, real):
@@ -247,7 +247,7 @@ def manifold_scores(fake, real, neighbours):
     return {
         "precision": sum(any(row) for row in inside) / len(fake),
         "density": sum(map(sum, inside)) / (neighbours * len(fake)),
-        "coverage": sum(any(column) for column in zip(*inside, strict=True)) / len(real),
+        "prdc_coverage": sum(any(column) for column in zip(*inside, strict=True)) / len(real),
         "recall": sum(
             any(math.dist(f, r) < reach for f, reach in zip(fake, around_fake, strict=True)) for r in real
         )

@@ -45,7 +45,7 @@ def explainers(follow_up_runs):
     held_out = load_images("mnist-5k", 28, "test")
     reference, labels = held_out.images[100:140], held_out.labels[100:140]
     return {
-        name: RunExplainer(follow_up_runs[run], reference, reference_labels=labels, network=network)
+        name: RunExplainer(follow_up_runs[run], reference, calibration_labels=labels, network=network)
         for name, run, network in (
             ("d", "dudgan", "discriminator"), ("c", "dudgan", "classifier"), ("dcgan", "dcgan", "discriminator")
         )
@@ -79,7 +79,7 @@ def assert_table_holds(rows, explained, reading):
     rows = rows.sort_values("image")
     maps = explained.maps(reading, upsample=False)[0]
     assert rows["image"].tolist() == list(range(len(maps)))
-    assert set(rows["variant"]) == {str(reading)}
+    assert set(rows["reading"]) == {str(reading)}
     values = rows[[name for name in rows if name.startswith("map_")]].to_numpy()
     np.testing.assert_array_equal(values, maps.flatten(1))
     np.testing.assert_array_equal(rows["logit"], explained.logits[explained.epochs[0], reading.statistics])

@@ -96,15 +96,15 @@ def share_chart(shares: pd.DataFrame) -> Figure:
     """Share of images that D looks around rather than at, with intervals, by reading and padding.
 
     Args:
-        shares: columns ``variant``, ``padding``, ``estimate``, ``low``, ``high``, ``all_zero``. Where more than
+        shares: columns ``reading``, ``padding``, ``estimate``, ``low``, ``high``, ``all_zero``. Where more than
             half of the maps are zero everywhere, that is said in place of a share of the rest.
     """
-    readings = list(dict.fromkeys(shares["variant"]))
+    readings = list(dict.fromkeys(shares["reading"]))
     paddings = list(dict.fromkeys(shares["padding"]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(PAGE * 0.75, 0.28 * len(readings) + 0.8))
         for i, padding in enumerate(paddings):
-            rows = shares[shares["padding"] == padding].set_index("variant").reindex(readings)
+            rows = shares[shares["padding"] == padding].set_index("reading").reindex(readings)
             empty = rows["all_zero"] > MOSTLY_ZERO
             rows.loc[empty, ["estimate", "low", "high"]] = np.nan
             place = np.arange(len(readings)) + 0.22 * (i - (len(paddings) - 1) / 2)

@@ -118,7 +118,7 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
         epoch: at which.
 
     Returns:
-        A row per reading and padding: ``variant`` (the reading), ``padding``, ``estimate``, ``low``, ``high`` (as in
+        A row per reading and padding: ``reading``, ``padding``, ``estimate``, ``low``, ``high`` (as in
         ``focus_summary``), ``n``, ``unit``, ``all_zero`` (share of maps without any evidence; left out, as
         are images without a digit), and ``border_lift``, the mean over the other maps.
     """
@@ -131,7 +131,7 @@ def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
             off = told_apart.assign(off=(told_apart["focus_lift"] < 1).astype(float))
             found = within(0, interval_over_seeds(off, "off", method="student"))
             extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
-            rows.append({"variant": str(reading), "padding": padding, **columns_of(found), **extra})
+            rows.append({"reading": str(reading), "padding": padding, **columns_of(found), **extra})
     return pd.DataFrame(rows)
 
 

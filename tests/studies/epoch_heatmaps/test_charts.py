@@ -158,7 +158,7 @@ def test_shares_have_a_row_per_reading_and_a_series_per_padding(figure):
 
 
 def test_shares_are_drawn_with_their_bounds_unless_most_maps_are_zero():
-    shares = pd.DataFrame({"variant": ["a", "b", "c"], "padding": "zeros", "estimate": [0.4, 0.9, 0.7]})
+    shares = pd.DataFrame({"reading": ["a", "b", "c"], "padding": "zeros", "estimate": [0.4, 0.9, 0.7]})
     shares = shares.assign(low=[0.1, 0.9, 0.5], high=1.0, all_zero=[0.0, 0.5, 0.75])
     (axes,) = draw(charts.share_chart, shares).axes
     (points, _, (bars,)) = axes.containers[0]

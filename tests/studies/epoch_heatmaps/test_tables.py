@@ -191,7 +191,7 @@ class TestOffDigitShares:
         zeros = make_table(lambda _s, epoch, *_: 0.5 if epoch == 10 else 2.0, epochs=[5, 10])
         other = make_table(lambda *_: 2.0, epochs=[5, 10], seeds=[0], padding="background")
         shares = off_digit_shares(pd.concat([zeros, other], ignore_index=True), 10)
-        assert shares["variant"].tolist() == [str(reading) for reading in ALL_READINGS for _ in range(2)]
+        assert shares["reading"].tolist() == [str(reading) for reading in ALL_READINGS for _ in range(2)]
         assert shares["padding"].tolist() == ["zeros", "background"] * len(ALL_READINGS)
         assert shares["estimate"].tolist() == [1.0, 0.0] * len(ALL_READINGS)
         assert shares["border_lift"].tolist() == [1.0, 4.0] * len(ALL_READINGS)
