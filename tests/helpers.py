@@ -59,8 +59,8 @@ def draw(function, *arguments, **options):
     return figure
 
 
-def assert_nothing_is_cut_off(figure, widest):
-    """All of a drawn figure lies on its page, and tick labels have the style's size."""
+def assert_nothing_is_cut_off(figure, widest, tick_sizes=(7.0,)):
+    """All of a drawn figure lies on its page, and tick labels have the style's size or those given."""
     drawn, page = figure.get_tightbbox(), figure.get_size_inches()
     slack = 0.02  # inches
     assert min(drawn.x0, drawn.y0) >= -slack
@@ -69,7 +69,7 @@ def assert_nothing_is_cut_off(figure, widest):
     assert page[0] <= widest
     for axes in figure.axes:
         sizes = {label.get_fontsize() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]}
-        assert sizes <= {7.0}
+        assert sizes <= set(tick_sizes)
 
 
 def texts(labels):

@@ -1,14 +1,12 @@
 import math
-import warnings
 from types import SimpleNamespace
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import refused
+from helpers import assert_nothing_is_cut_off, refused, texts
+from helpers import draw as draw_figure
 from scipy import stats
 
 from gradcam_gan.data import load_images
@@ -20,17 +18,12 @@ from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import diffusion_gans as gans
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.style import PAGE
 from gradcam_gan.studies.train_dcgan import histories
 
 COUNT, PER_EPOCH = 40, 128
 NAMES = ["dcgan", "conditional-dcgan", "diffusion-gan", "dudgan"]
 ABLATION = "dudgan-no-contrast"
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
 
 
 # --- which models
@@ -113,8 +106,7 @@ class TestRuns:
 
     def test_a_model_that_is_not_compared_is_named_in_one_line(self, study):
         gans.require_model(study, "dudgan")
-        message = refused(gans.require_model, study, ABLATION)
-        assert message == f"comparison.models={NAMES[1:]} has no '{ABLATION}'; add it"
+        assert f"has no '{ABLATION}'; add it" in refused(gans.require_model, study, ABLATION)
 
     def test_the_histories_end_with_the_epoch_that_is_compared(self, runs):
         table = histories(runs, model="model_name", seed="seed").query("epoch <= 2")
@@ -141,11 +133,10 @@ class TestScoreModels:
             (row,) = found.to_dict("records")
             assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
-    def test_an_unconditional_model_has_no_class_accuracy_also_alone(self, scores, runs, reference):
+    def test_an_unconditional_model_has_no_class_accuracy(self, scores):
         plain = scores["model"] == "dcgan"
         assert scores.loc[plain, "class_accuracy"].isna().all()
         assert scores.loc[~plain, "class_accuracy"].between(0, 1).all()
-        assert gans.score_models(runs[:1], reference, 2, COUNT)["class_accuracy"].isna().all()
 
     def test_the_final_scores_are_those_of_the_last_epoch(self, scores):
         expected = scores[scores["epoch"] == 2].reset_index(drop=True)
@@ -187,14 +178,10 @@ class TestImagesNeeded:
         ]
         columns = ["model", "seed", "fid", "images"]
         expected = pd.DataFrame(expected, columns=columns)
-        found = gans.images_needed(table, [50, 20])
-        pd.testing.assert_frame_equal(found, expected, check_dtype=False)
-        turned = gans.images_needed(table.sort_values("epoch", ascending=False), [50, 20])
-        pd.testing.assert_frame_equal(
-            turned.sort_values(columns[:3], ignore_index=True),
-            expected.sort_values(columns[:3], ignore_index=True),
-            check_dtype=False,
-        )
+        for turned in (table, table.sort_values("epoch", ascending=False)):
+            found = gans.images_needed(turned, [50, 20])
+            found, wanted = (one.sort_values(columns[:3], ignore_index=True) for one in (found, expected))
+            pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
 
     def test_the_table_has_the_median_of_those_that_reach_it_and_how_many_do(self):
         fids = self.FIDS | {("other", 2): [90, 90, 90, 90, 49.9]}
@@ -342,7 +329,7 @@ class TestDiversity:
         images[2, 0, 1, 1], images[3, 0, 1, 1] = 1, -1
         assert gans.diversity(images) == pytest.approx({"variance": 8 / 3 / 4, "dimensions": 1.6})
 
-    @pytest.mark.parametrize("size", [3, 8], ids=["more images than pixels", "more pixels than images"])
+    @pytest.mark.parametrize("size", [3, 8])  # more images than pixels, and fewer
     def test_agrees_with_the_covariance_of_any_images(self, size):
         images = torch.rand(30, 2, size, size, generator=torch.Generator().manual_seed(0))
         eigenvalues = torch.linalg.eigvalsh(torch.cov(images.flatten(1).T.double()))
@@ -389,28 +376,26 @@ class Painter(torch.nn.Module):
 
 
 class TestSamplesByClass:
-    def greys(self, generator, classes, sort, per_class):
-        """The samples' greys, where an evaluator sees ``sort(grey)``."""
+    @pytest.mark.parametrize(
+        ("generator", "classes", "sort", "expected"),
+        [
+            # the evaluator, which would see them all in class 0, is not asked
+            (Painter(4), 4, torch.zeros_like, [[0] * 3, [20] * 3, [40] * 3, [60] * 3]),
+            (Painter(), 2, lambda greys: greys % 2, [[0, 2, 4], [1, 3, 5]]),
+            # of 500 images, whose greys repeat after 200, two are 117; none is of class 1
+            (Painter(), 3, lambda greys: 2 * (greys == 117), [[0, 1, 2], [128] * 3, [117, 117, 128]]),
+        ],
+        ids=["conditional: asked for", "sorted, the first first", "grey where there is none"],
+    )
+    def test_has_a_row_a_class(self, generator, classes, sort, expected):
+        """Where an evaluator sees ``sort(grey)``."""
         reference = SimpleNamespace(
-            class_names=[str(label) for label in range(classes)],
+            class_names=range(classes),
             embed=lambda images: images[:, 0, 0, :1],
             classes=lambda features: sort(features[:, 0].long()),
         )
         run = SimpleNamespace(generator=lambda epoch: generator)
-        return gans.samples_by_class(run, 7, reference, per_class)[:, :, 0, 0, 0].tolist()
-
-    def test_a_conditional_model_is_asked_for_each_class(self):
-        """The evaluator, which would see them all in class 0, is not asked."""
-        found = self.greys(Painter(4), 4, torch.zeros_like, 3)
-        assert found == [[0] * 3, [20] * 3, [40] * 3, [60] * 3]
-
-    def test_an_unconditional_models_images_are_sorted_by_the_evaluator_the_first_first(self):
-        assert self.greys(Painter(), 2, lambda greys: greys % 2, 3) == [[0, 2, 4], [1, 3, 5]]
-
-    def test_places_without_an_image_are_grey(self):
-        """Of 500 images, whose greys repeat after 200, three are 17; none is of class 1."""
-        found = self.greys(Painter(), 3, lambda greys: torch.where(greys == 17, 2, 0), 5)
-        assert found == [[0, 1, 2, 3, 4], [128] * 5, [17, 17, 17, 128, 128]]
+        assert gans.samples_by_class(run, 7, reference, 3)[:, :, 0, 0, 0].tolist() == expected
 
     def test_a_real_runs_samples_are_of_that_epoch(self, runs, reference):
         """A conditional generator is told 0 to 9, and again."""
@@ -461,10 +446,6 @@ def draw_chart(name, seeds):
     }[name]()
 
 
-def texts(labels):
-    return [label.get_text() for label in labels if label.get_text()]
-
-
 def named_lines(axes):
     """The lines with a name, such as those of means: name -> y."""
     lines = [line for line in axes.lines if not line.get_label().startswith("_")]
@@ -480,16 +461,7 @@ def marks(axes, marker, place):
 @pytest.mark.parametrize("name", ["scores", "differences", "progress", "curves"])
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 4)], ids=["one seed", "three seeds"])
 def test_every_chart_draws_without_a_warning_and_cuts_nothing_off(name, seeds):
-    before = mpl.rcParams.copy()
-    with warnings.catch_warnings(action="error"):
-        figure = draw_chart(name, seeds)
-        figure.canvas.draw()
-    assert mpl.rcParams == before
-    within = figure.get_tightbbox()
-    assert within.x0 >= -0.02
-    assert within.y0 >= -0.02
-    assert within.x1 <= figure.get_figwidth() + 0.02
-    assert within.y1 <= figure.get_figheight() + 0.02
+    assert_nothing_is_cut_off(draw_figure(draw_chart, name, seeds), PAGE)
 
 
 class TestCharts:
@@ -546,7 +518,6 @@ class TestCharts:
                 rows = scores[(scores["model"] == model) & (scores["epoch"] > 0)]
                 assert values == pytest.approx(rows.groupby("epoch")[metric].mean().tolist())
             assert {tuple(line.get_xdata()) for line in axes.lines if line.get_ls() == "-"} == {(3.0, 6.0)}
-        assert texts(figure.legends[0].get_texts()) == NAMES
 
     def test_curves_have_losses_by_model_and_below_what_only_some_models_have(self):
         figure = draw_chart("curves", self.SEEDS)
@@ -638,27 +609,21 @@ class TestDiffusion:
         effect = finding.effect
         assert (effect.estimate, effect.low, effect.high) == pytest.approx((np.mean(MIXED) - 1, low, high))
         assert (effect.n, effect.unit) == (5, "seeds")
-        assert f"is 1.02 (mean over epochs, at a mean horizon T of 100), a change of {effect}" in (
-            finding.sentence
-        )
+        assert "is 1.02 (mean over epochs, at a mean horizon T of 100)" in finding.sentence
 
     @pytest.mark.parametrize("count", [1, 4])
     def test_fewer_than_five_networks_decide_nothing(self, count):
         for values in (MORE, LESS):
             claim = self.judge(n=count, variance=values[:count], dimensions=values[:count])
             assert outcomes(claim) == ["unclear"] * 4
-        assert outcomes(self.judge(n=4)) == ["holds", "holds", "unclear", "unclear"]
 
-    def test_other_models_do_not_count(self):
+    def test_other_models_do_not_count_also_alone(self):
         inputs = pd.concat([self.inputs(), self.inputs(LESS, LESS, model="dudgan")])
         gains = make_compared({("dudgan", "fid"): ABOVE, ("dudgan", "recall"): BELOW} | self.GAINS)
         assert outcomes(gans.judge_diffusion(inputs, gains)) == ["holds"] * 4
 
-    def test_is_inconclusive_where_no_diffusion_gan_was_trained(self):
         gains = make_compared({("dudgan", "fid"): BELOW})
-        claim = gans.judge_diffusion(self.inputs(model="dudgan"), gains)
-        assert outcomes(claim) == ["unclear"] * 4
-        assert {finding.sentence for finding in claim.findings} == {"no diffusion-gan was compared"}
+        assert outcomes(gans.judge_diffusion(self.inputs(model="dudgan"), gains)) == ["unclear"] * 4
 
 
 class TestDudgan:
@@ -682,13 +647,10 @@ class TestDudgan:
 
     @pytest.mark.parametrize(("n", "outcome"), [(1, "unclear"), (4, "unclear"), (5, "holds")])
     def test_fewer_than_five_pairs_decide_nothing(self, n, outcome):
-        claim = self.judge(n=n)
-        assert outcomes(claim) == [outcome] * 2
+        assert outcomes(self.judge(n=n)) == [outcome] * 2
         assert outcomes(self.judge(ABOVE, BELOW, n=n)) == ["unclear" if n < 5 else "fails"] * 2
-        assert f"n={n} pairs against conditional-dcgan" in claim.findings[0].sentence
 
     @pytest.mark.parametrize("metric", ["fid", "class_accuracy"])
     def test_a_score_that_was_not_compared_is_unclear(self, metric):
         claim = gans.judge_dudgan(make_compared({("dudgan", metric): BELOW}))
         assert outcomes(claim)[metric == "fid"] == "unclear"
-        assert claim.findings[metric == "fid"].sentence == "no dudgan was compared"

@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -43,10 +44,10 @@ class TestClearestEpoch:
         assert outcomes(claim) == ["holds"] * 4
         assert claim.verdict == "reproduced"
 
-    def test_fails_where_another_row_is_clearer_in_every_seed(self, make_table):
+    def test_fails_where_another_row_is_clearer_in_every_seed_and_is_unclear_where_seeds_disagree(
+        self, make_table
+    ):
         assert outcomes(self.judge(make_table, 1.0)) == ["fails"] * 4
-
-    def test_is_unclear_where_seeds_disagree(self, make_table):
         table = make_table(
             lambda seed, epoch, *_: 2 + ([1, -0.5, 0.1][seed] if epoch == 15 else 0), readings=READINGS
         )
@@ -58,9 +59,7 @@ class TestClearestEpoch:
         assert finding.effect.estimate == pytest.approx(0.75 - 0.05)
         assert finding.effect.low < 0.70 < finding.effect.high
         assert (finding.effect.n, finding.effect.unit) == (3, "seeds")
-        assert "at epoch 15 is 3.15" in finding.sentence
-        assert "(epoch 20) 2.45" in finding.sentence
-        assert str(finding.effect) in finding.sentence
+        assert all(part in finding.sentence for part in ("3.15", "(epoch 20) 2.45", str(finding.effect)))
 
     def test_epochs_that_are_no_rows_of_figure_1_do_not_count(self, make_table):
         table = make_table(
@@ -85,14 +84,11 @@ class TestClearestEpoch:
         claim = self.judge(make_table, at_15, seeds=seeds)
         assert outcomes(claim) == ["unclear"] * 4
         assert claim.verdict == "inconclusive"
-        assert claim.findings[0].effect.unit == "seeds"
-        assert f"n={len(seeds)} seeds" in claim.findings[0].sentence
 
     def test_is_unclear_where_epoch_15_is_no_row(self, make_table):
         table = make_table(lambda *_: 2.0, epochs=range(4), readings=READINGS)
         claim = judge_clearest_epoch(table, [1, 2, 3])
         assert outcomes(claim) == ["unclear"] * 4
-        assert claim.findings[0].sentence == "epoch 15 is not among the rows"
         assert math.isnan(claim.findings[0].effect.estimate)
 
 
@@ -124,9 +120,8 @@ class TestBestEpoch:
         effect = claim.findings[0].effect
         assert (effect.estimate, effect.low, effect.high) == (found.epoch, found.low, found.high)
         assert (effect.n, effect.unit) == (5, "seeds")
-        sentence = claim.findings[0].sentence
-        assert f"{found.epoch} [{found.low}, {found.high}]" in sentence
-        assert f"{found.epoch} (seed 0), {found.low} (seed 1), {found.high} (seed 2)" in sentence
+        each = f"{found.epoch} (seed 0), {found.low} (seed 1), {found.high} (seed 2)"
+        assert each in claim.findings[0].sentence
 
     def test_each_reading_is_judged_by_its_own_interval(self, make_table):
         table = make_table(lambda *_: 2.0, seeds=range(5), readings=READINGS)
@@ -139,14 +134,12 @@ class TestBestEpoch:
         table = make_table(lambda *_: 2.0, epochs=range(18), readings=READINGS)
         claim = judge_best_epoch(table, dict.fromkeys(READINGS, best(3, 3, 3)))
         assert outcomes(claim) == ["unclear"] * 4
-        assert claim.findings[0].sentence.startswith("only 17 epochs were trained; the clearest epoch is 3")
 
     def test_is_unclear_over_fewer_than_five_seeds(self, make_table):
         for found in (best(18, 18, 18), best(3, 3, 3)):
             table = make_table(lambda *_: 2.0, seeds=range(4), readings=READINGS)
             claim = judge_best_epoch(table, dict.fromkeys(READINGS, found))
             assert outcomes(claim) == ["unclear"] * 4
-            assert "5 seeds are needed" in claim.findings[0].sentence
 
 
 class TestProbes:
@@ -156,17 +149,11 @@ class TestProbes:
         """``kept`` images of each seed stay just below the limit, the others reach it."""
         changes = pd.concat(
             pd.DataFrame(
-                {
-                    "seed": seed,
-                    "method": reading.method,
-                    "statistics": reading.statistics,
-                    "evidence": reading.evidence,
-                    "image": range(images),
-                    "mean_change": mean,
-                    "largest_change": [
-                        SAME_MAP - 1e-6 if image < count else SAME_MAP for image in range(images)
-                    ],
-                }
+                {"seed": seed, **asdict(reading), "image": range(images), "mean_change": mean}
+            ).assign(
+                largest_change=lambda rows, count=count: np.where(
+                    rows["image"] < count, SAME_MAP - 1e-6, SAME_MAP
+                )
             )
             for seed, count in enumerate(kept)
             for reading in READINGS
@@ -185,38 +172,24 @@ class TestProbes:
         ],
     )
     def test_holds_where_every_seed_keeps_some_maps(self, make_table, kept, outcome):
-        claim = self.judge(make_table, kept)
-        assert outcomes(claim) == [outcome] * 4
+        assert outcomes(self.judge(make_table, kept)) == [outcome] * 4
 
     def test_the_sentence_has_the_shares_and_the_typical_change(self, make_table):
         finding = self.judge(make_table, [2, 5, 11], mean=0.37).findings[0]
         assert finding.effect.estimate == pytest.approx(0.06)
-        assert finding.sentence.startswith(
-            "6.0 % of the images keep their map (by seed: 2.0 %, 5.0 %, 11.0 %)"
-        )
-        assert "changes by 0.37" in finding.sentence
+        parts = ("6.0 % of the images", "by seed: 2.0 %, 5.0 %, 11.0 %", "changes by 0.37")
+        assert all(part in finding.sentence for part in parts)
 
 
 class TestGenerator:
     """C4."""
 
-    def judge(self, make_table, rho, given, *, beaten=0.7, lift=lambda *_: 2.0, readings=READINGS):
-        """``rho`` and ``given`` have a value a seed, the same under every reading, or a list a reading."""
-        correlations = pd.concat(
-            pd.DataFrame(
-                {
-                    "reading": str(reading),
-                    "seed": range(len(rho)),
-                    "rho": rho,
-                    "rho_given_epoch": given,
-                    "picked": 3,
-                    "beaten": beaten,
-                }
-            )
-            for reading in readings
-        )
-        table = make_table(lift, seeds=range(len(rho)), epochs=[0, 1, 2], readings=READINGS)
-        return judge_generator(table, correlations)
+    def judge(self, make_table, rho, given, *, beaten=0.7):
+        """``rho`` and ``given`` have a value a seed, the same under every reading."""
+        seeds = range(len(rho))
+        one = pd.DataFrame({"seed": seeds, "rho": rho, "rho_given_epoch": given, "beaten": beaten})
+        table = make_table(lambda *_: 2.0, seeds=seeds, epochs=[0, 1, 2], readings=READINGS)
+        return judge_generator(table, pd.concat(one.assign(reading=str(reading)) for reading in READINGS))
 
     @pytest.mark.parametrize(
         ("rho", "given", "outcome"),
@@ -224,10 +197,8 @@ class TestGenerator:
             (UP, UP, "holds"),
             (UP, BOTH, "unclear"),
             (BOTH, UP, "unclear"),
-            (BOTH, BOTH, "unclear"),
             (DOWN, DOWN, "fails"),
             (DOWN, BOTH, "fails"),
-            (BOTH, DOWN, "fails"),
             (UP, DOWN, "fails"),
             (DOWN, UP, "fails"),
             (UP, [math.nan] * 5, "unclear"),
@@ -247,27 +218,19 @@ class TestGenerator:
         """The quantile of two degrees of freedom is 4.303; half-widths are it times 0.25, 0.1, 0.125 over sqrt(3)."""
         rho, given, beaten = [0.25, 0.5, 0.75], [0.1, 0.2, 0.3], [0.5, 0.625, 0.75]
         claim = self.judge(make_table, rho, given, beaten=beaten)
-        assert claim.findings[0].sentence == (
-            "rank correlation over epochs of focus lift with -FID 0.5 [-0.1, 1.0], n=3 seeds, "
-            "given the epoch 0.20 [-0.05, 0.45], n=3 seeds; "
-            "the generator of the clearest epoch is better than a share 0.62 [0.31, 0.94], n=3 seeds of the others "
-            "(chance: 0.5)"
-        )
-        assert claim.findings[0].sentence in str(claim)
+        numbers = ("0.5 [-0.1, 1.0]", "0.20 [-0.05, 0.45]", "0.62 [0.31, 0.94]")
+        assert all(f"{one}, n=3 seeds" in claim.findings[0].sentence for one in numbers)
 
     def test_a_seed_without_a_correlation_is_left_out_and_counted(self, make_table):
         finding = self.judge(make_table, [math.nan, *UP], [*UP, math.nan]).findings[0]
         assert finding.outcome == "holds"
         assert (finding.effect.n, finding.effect.missing) == (5, 1)
-        assert "n=5 seeds (1 values missing)" in finding.sentence
 
     def test_each_reading_is_judged_by_its_own_correlations(self, make_table):
-        found = [UP, DOWN, BOTH, UP]
+        one = pd.DataFrame({"seed": range(5), "beaten": 0.5})
+        found = zip(reversed(READINGS), [UP, BOTH, DOWN, UP], strict=True)
         correlations = pd.concat(
-            pd.DataFrame(
-                {"reading": str(reading), "seed": range(5), "rho": rho, "rho_given_epoch": rho, "beaten": 0.5}
-            )
-            for reading, rho in zip(reversed(READINGS), reversed(found), strict=True)
+            one.assign(reading=str(reading), rho=rho, rho_given_epoch=rho) for reading, rho in found
         )
         table = make_table(lambda *_: 2.0, seeds=range(5), epochs=[0, 1], readings=READINGS)
         claim = judge_generator(table, correlations)
@@ -300,35 +263,30 @@ class TestGenerator:
 class TestOffDigit:
     """C5."""
 
-    def judge(self, make_table, off, *, images=50, **options):
-        """``off`` images of each seed have a focus lift below 1, the others exactly 1."""
+    def judge(self, make_table, off):
+        """``off`` of a hundred images of each seed have a focus lift below 1 at epoch 25, the others exactly 1."""
         table = make_table(
-            lambda seed, epoch, image, _: (
-                0.2 if epoch == 25 and image < off[seed] else 1.0 if epoch == 25 else 0.2
-            ),
+            lambda seed, epoch, image, _: 0.2 if epoch < 25 or image < off[seed] else 1.0,
             epochs=[0, 20, 25],
-            images=range(images),
+            images=range(100),
             seeds=range(len(off)),
             readings=READINGS,
-            **options,
         )
         return judge_off_digit(table, 25)
 
     @pytest.mark.parametrize(
         ("off", "outcome"),
         [
-            ([20, 21, 22], "holds"),
-            ([50, 50, 50], "holds"),
+            ([40, 42, 44], "holds"),
+            ([100, 100, 100], "holds"),
             ([0, 0, 0], "fails"),
-            ([0, 0, 1], "unclear"),
-            ([0, 10, 40], "unclear"),
+            ([0, 0, 2], "unclear"),
+            ([0, 20, 80], "unclear"),
+            ([1, 1, 1], "unclear"),  # one in a hundred is not more than that
         ],
     )
     def test_holds_where_more_than_a_hundredth_of_the_images_are_off(self, make_table, off, outcome):
         assert outcomes(self.judge(make_table, off)) == [outcome] * 4
-
-    def test_one_in_a_hundred_is_not_more_than_that(self, make_table):
-        assert outcomes(self.judge(make_table, [1, 1, 1], images=100)) == ["unclear"] * 4
 
     def test_leaves_out_zero_maps_and_images_without_a_digit(self, make_table):
         table = make_table(
@@ -368,7 +326,6 @@ class TestMapsThatAreMostlyZero:
         )
         for claim in judge_all(table, ROWS):
             assert claim.findings[-1].outcome == "no maps"
-            assert claim.findings[-1].sentence == "75 % of the maps are zero everywhere"
             assert math.isnan(claim.findings[-1].effect.estimate)
             assert "no maps" not in outcomes(claim)[:-1]
 
@@ -403,14 +360,14 @@ def test_three_epochs_decide_neither_c1_nor_c2(make_table, seeds):
 
 def test_intervals_stay_within_what_a_share_or_a_correlation_can_be(make_table):
     lowest = {
-        0: [TestProbes().judge(make_table, [0, 0, 9]), TestOffDigit().judge(make_table, [0, 0, 9])],
+        0: [TestProbes().judge(make_table, [0, 0, 9]), TestOffDigit().judge(make_table, [0, 0, 18])],
         -1: [TestGenerator().judge(make_table, [-1, -1, -0.5], UP[:3])],
     }
     for bound, claims in lowest.items():
         assert all(claim.findings[0].effect.low == bound for claim in claims)
     highest = [
         TestProbes().judge(make_table, [100, 100, 91]),
-        TestOffDigit().judge(make_table, [50, 50, 41]),
+        TestOffDigit().judge(make_table, [100, 100, 82]),
         TestGenerator().judge(make_table, [1, 1, 0.5], UP[:3]),
     ]
     assert all(claim.findings[0].effect.high == 1 for claim in highest)
