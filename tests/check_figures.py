@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 SUFFIXES = (".png", ".pdf", ".svg", ".csv")
-MIN_SIDE_PX = 200
+MIN_SIDE_PX = 120  # an inch of the pictures to read
 MIN_CONTRAST = 2.0  # standard deviation of the grey values, 0 to 255
 
 
