@@ -102,7 +102,8 @@ class TestExplainedRun:
     SOME = (Reading("gradcam", "reference", "real"), Reading("hirescam", "running", "fake"))
 
     @pytest.fixture(scope="class")
-    def explained(self, explainer, digits):
+    @classmethod
+    def explained(cls, explainer, digits):
         return explainer.explain(digits[:5])
 
     @pytest.mark.parametrize("reading", ALL_READINGS, ids=str)

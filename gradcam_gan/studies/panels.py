@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import STATISTICS, ExplainedRun, Reading
-from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_METHODS, EVIDENCES
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def every_reading(*explained: ExplainedRun) -> Panel:
     Args:
         explained: the image alone, uint8 (1, C, H, W), at the same epochs of runs that differ in their padding.
     """
-    columns = list(product(explained, METHODS, STATISTICS))
+    columns = list(product(explained, COMPARED_METHODS, STATISTICS))
     maps = [
         torch.cat([one.maps(Reading(method, statistics, evidence)) for evidence in EVIDENCES])
         for one, method, statistics in columns

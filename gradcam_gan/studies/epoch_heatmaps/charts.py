@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch
+from gradcam_gan.studies.readings import COMPARED_METHODS
 from gradcam_gan.studies.style import COLUMN, PAGE, STYLE, intervals, seed_lines
 
 
@@ -31,7 +32,7 @@ def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str,
         figure, all_axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
         for axes, evidence in zip(all_axes, ("real", "fake"), strict=True):
             shown = summary[summary["evidence"] == evidence]
-            for method, statistics in product(METHODS, STATISTICS):
+            for method, statistics in product(COMPARED_METHODS, STATISTICS):
                 curve = shown[(shown["method"] == method) & (shown["statistics"] == statistics)]
                 colour, label = colours[method], f"{METHODS[method].label}, {statistics}"
                 style = {"color": colour, "label": label, "marker": ".", "ms": 3}
