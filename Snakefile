@@ -42,10 +42,8 @@ def concerning(values, notebook):
 
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
-    if notebook.startswith("01"):
+    if notebook.startswith(("01", "02")):  # 02 scores its networks itself, after Figure 1
         return [f"{run}.trained" for run in plain]
-    if notebook.startswith("02"):
-        return [f"{run}.trained" for run in plain] + [f"{run}.scored" for run in scored]
     if notebook.startswith("03"):
         return [f"{run}.scored" for run in [*scored, *baselines]]
     return [f"{run.name}.scored" for run in study.compared_configs()]
@@ -76,7 +74,7 @@ rule train:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
 
-for _kind, _runs, _priority in (("evaluate", scored, 15), ("evaluate_model", list(models), 0)):
+for _kind, _runs, _priority in (("evaluate", scored, 0), ("evaluate_model", list(models), 5)):
 
     rule:
         # a model is trained here too
@@ -117,6 +115,7 @@ rule prune:
         changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "03_prune_70").items()],
     log:
         f"runs/{profile}/logs/{{arm}}.scores.log",
+    priority: 5
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,

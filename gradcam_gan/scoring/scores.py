@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from gradcam_gan import torchvision_compat  # noqa: F401 - before torchmetrics, which imports torchvision
@@ -229,19 +230,26 @@ def evaluate_run(
     """
     wanted = run.epochs if epochs is None else sorted(epochs)
     path = run.path / f"scores-{reference.digest}-{count}.csv"
-    # files from before the column had a name of its own
-    stored = (
-        pd.read_csv(path).rename(columns={"coverage": "prdc_coverage"}) if path.is_file() else pd.DataFrame()
-    )
-    rows: dict[int, dict[Any, Any]] = {row["epoch"]: row for row in stored.to_dict("records")}
-    device = reference.device
-    for epoch in wanted:
-        if epoch not in rows:
-            generator = run.generator(epoch, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            rows[epoch] = {"epoch": epoch, **evaluate(generator, reference, count=count)}
-            table = pd.DataFrame([rows[done] for done in sorted(rows)])
-            files.write_bytes(path, table.to_csv(index=False).encode())
+    rows = _stored_scores(path)
+    if not rows.keys() >= set(wanted):
+        with FileLock(run.path / ".scores.lock"):
+            rows = _stored_scores(path)  # another process may have scored some meanwhile
+            for epoch in sorted(set(wanted) - rows.keys()):
+                generator = run.generator(epoch, reference.device)
+                generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                rows[epoch] = {"epoch": epoch, **evaluate(generator, reference, count=count)}
+                table = pd.DataFrame([rows[done] for done in sorted(rows)])
+                files.write_bytes(path, table.to_csv(index=False).encode())
     return pd.DataFrame([rows[epoch] for epoch in wanted])
+
+
+def _stored_scores(path: Path) -> dict[int, dict[Any, Any]]:
+    """The rows of a scores file by epoch; none without a file."""
+    if not path.is_file():
+        return {}
+    # in older files the column had no name of its own
+    rows = pd.read_csv(path).rename(columns={"coverage": "prdc_coverage"}).to_dict("records")
+    return {row["epoch"]: row for row in rows}
 
 
 def reference_for(config: TrainingConfig, runs_dir: Path, device: torch.device | str = "cpu") -> Reference:
