@@ -148,7 +148,7 @@ for _notebook in notebooks:
             f"runs/{profile}/logs/{_notebook}.log",
             # kept when the notebook fails
             notebook=f"runs/{profile}/notebooks/{_notebook}.ipynb",
-        priority: 18 if _notebook.startswith("02") else 0
+        priority: {"02": 18, "01": 17}.get(_notebook[:2], 0)
         threads: study.threads or workflow.cores
         resources:
             mem_mb=8000,
