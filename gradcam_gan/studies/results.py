@@ -18,7 +18,8 @@ from gradcam_gan.training import files
 from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
 
-DPI = 120  # of the picture to read, here and in the notebooks; PDF and SVG are for print
+DPI = 120  # of the picture to read, here and in the notebooks
+PRINT_DPI = 200  # of the images within PDF and SVG, which are for print
 COLOURS = 256  # of that picture: a third of the bytes, and no eye tells
 # no dates and no random ids: the same numbers give the same bytes
 METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -64,7 +65,7 @@ class Results:
         for suffix, metadata in METADATA.items():
             content = io.BytesIO()
             with rc_context({"svg.hashsalt": name}):
-                figure.savefig(content, format=suffix, metadata=metadata)
+                figure.savefig(content, format=suffix, dpi=PRINT_DPI, metadata=metadata)
             files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
         self._enter(table, name, runs, ["png", *METADATA])
         display(Image(picture))
@@ -97,5 +98,4 @@ def _picture(figure: Figure) -> bytes:
 
 def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests in a folder of figures, by notebook (file name without suffix), in order."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
-    return {name: manifest for name, manifest in found.items() if "results" in manifest}
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("[0-9][0-9]_*.json"))}
