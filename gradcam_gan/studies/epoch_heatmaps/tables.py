@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,6 +28,7 @@ from gradcam_gan.scoring.scores import evaluate_run, reference_for
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
+from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.provenance import provenance
@@ -35,8 +37,6 @@ LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part o
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
-# the parameters of a study that decide a network's tables, beside its training's
-MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
 PARTS = {
     "epochs": "csv",
     "probes": "csv.gz",
@@ -79,7 +79,6 @@ class Tables:
 
     def save(self, folder: Path, name: str, origin: Mapping[str, object]) -> None:
         """Write one network's tables and where they come from, the latter last: it says that they are whole."""
-        folder.mkdir(parents=True, exist_ok=True)
         for part, suffix in PARTS.items():
             content = getattr(self, part).to_csv(index=False, float_format="%.4g").encode()
             packed = gzip.compress(content, mtime=0) if suffix.endswith("gz") else content
@@ -103,24 +102,21 @@ def network_tables(study: Study, seed: int, folder: Path) -> Tables:
         folder: of figures; the tables are kept in ``networks`` within it.
     """
     config, kept = study.config(seed), folder / "networks"
-    origin = {"run": config.name, "measured": study.model_dump(mode="json", include=set(MEASURED))}
-    if not has_tables(study, seed, folder):
-        run, device = train(config, study.runs_dir), resolve_device(study.device)
-        images, held_out = training_images(config).images, training_images(config, "test").images
-        reference = reference_for(config, study.runs_dir, device, study.reference_images)
-        scores = evaluate_run(run, reference, count=study.generated_images)
-        explainer = RunExplainer(run, images[: study.calibration_images], device)
-        with cpu_threads(study.threads), reproducible_kernels():
-            found = measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
-        found.save(kept, config.name, origin)
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / f".{config.name}.lock"):
+        if not study.has_tables(seed, folder):
+            _measured(study, config).save(kept, config.name, study.origin_of_tables(seed))
     return Tables.load(kept, config.name)
 
 
-def has_tables(study: Study, seed: int, folder: Path) -> bool:
-    """Whether a network's tables are there, made as this study would make them."""
-    path = folder / "networks" / f"{study.config(seed).name}.json"
-    wanted = study.model_dump(mode="json", include=set(MEASURED))
-    return path.is_file() and files.read_json(path).get("measured") == wanted
+def _measured(study: Study, config: TrainingConfig) -> Tables:
+    run, device = train(config, study.runs_dir), resolve_device(study.device)
+    images, held_out = training_images(config).images, training_images(config, "test").images
+    reference = reference_for(config, study.runs_dir, device, study.reference_images)
+    scores = evaluate_run(run, reference, count=study.generated_images)
+    explainer = RunExplainer(run, images[: study.calibration_images], device)
+    with cpu_threads(study.threads), reproducible_kernels():
+        return measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
 
 
 def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
