@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> str:
         from gradcam_gan.studies.epoch_heatmaps.tables import network_tables
 
         study = Study.load(options.profile, **changes)
-        choose("seed", options.seed, study.seeds)
+        choose("seed", str(options.seed), map(str, study.seeds))
         network_tables(study, options.seed, options.folder or study.figures_dir)
         return ""
     if options.command == "prune":

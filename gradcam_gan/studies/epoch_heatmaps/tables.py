@@ -10,22 +10,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Self
+from typing import Self, cast, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import digit_mask, map_change
+from gradcam_gan.models.dcgan import Discriminator
+from gradcam_gan.models.options import Padding
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
-from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS, PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
@@ -296,3 +298,71 @@ def _probe_table(
         keys = {"image": np.arange(len(own[0])), **asdict(reading), "area": focus.area.numpy()}
         tables.append(pd.DataFrame({**keys, **columns, "change": largest_change(torch.stack(own)).numpy()}))
     return pd.concat(tables, ignore_index=True)
+
+
+def block3_arithmetic(explainer: RunExplainer, images: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
+    """Why Grad-CAM at ``block3`` may be empty for "real": what its maps are made of, in units of the logit a place.
+
+    With z the output of ``norm3`` and w_k the mean of the head's weights of channel k, the map is sum_k w_k LReLU(z_k),
+    and LReLU(z) = 0.6 z + 0.4 |z|. BatchNorm keeps z near 0 on average, |z| is positive everywhere: where most w_k are
+    negative, 0.4 sum_k w_k |z_k| lies below 0, and more so than the map varies from place to place.
+
+    Returns:
+        A row an epoch: ``negative_channels``, the share of w_k below 0; ``offset``, the mean of 0.4 sum_k w_k |z_k|;
+        ``rest``, that of 0.6 sum_k w_k z_k; ``spread``, the standard deviation of a map over its places, mean over
+        images; ``all_zero``, the share of maps without evidence for "real".
+    """
+    rows = []
+    for epoch in epochs:
+        network = cast(Discriminator, explainer.explained(epoch, "running"))
+        with torch.no_grad():
+            before = network.layers[:7](to_model_range(images).to(explainer.device))
+            weights = cast(nn.Conv2d, network.layers[8]).weight.mean((0, 2, 3))[:, None, None]
+        offset, rest = (0.4 * weights * before.abs()).sum(1), (0.6 * weights * before).sum(1)
+        maps = offset + rest
+        rows.append(
+            {
+                "epoch": epoch,
+                "negative_channels": float((weights < 0).double().mean()),
+                "offset": float(offset.mean()),
+                "rest": float(rest.mean()),
+                "spread": float(maps.std((1, 2)).mean()),
+                "all_zero": float((maps.amax((1, 2)) <= 0).double().mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def padding_shares(study: Study) -> pd.DataFrame:
+    """The cause of C5: the share of probes that D looks around, by padding, in the regime of the pairs.
+
+    Trains those networks that are not there.
+
+    Returns:
+        A row a seed, columns ``zeros`` and ``background``: mean over the last three epochs, under the primary reading.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for seed, padding in product(study.pairs.seeds, get_args(Padding)[:2]):
+        config = study.pair_config(seed, padding)
+        images, probes = (training_images(config, split).images for split in ("train", "test"))
+        explainer = RunExplainer(train(config, study.runs_dir), images[: study.calibration_images])
+        probes, shares = probes[: study.probe_images], []
+        for epoch in explainer.run.epochs[-3:]:
+            maps, _ = explainer.signed(probes, epoch, PRIMARY.statistics, [PRIMARY.method], [PRIMARY.layer])
+            heat = evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence)
+            shares.append(measure_epoch(heat, DigitFocus(probes, heat.shape[1:]))["around"])
+        found.setdefault(padding, {})[seed] = float(np.mean(shares))
+    return pd.DataFrame(found).rename_axis("seed")
+
+
+def extreme_probes(probes: pd.DataFrame, count: int) -> dict[str, list[int]]:
+    """Images by name of what is special about them, over all networks: ``count`` of each kind.
+
+    Args:
+        probes: ``Tables.probes`` under one reading.
+        count: of each.
+    """
+    focus = probes.filter(regex=r"^focus_\d+$").mean(axis=1).groupby(probes["image"]).mean()
+    change = probes.groupby("image")["change"].mean().dropna()
+    chosen = {"changes most": -change, "changes least": change, "looked around": focus}
+    return {name: values.sort_values(kind="stable").index[:count].tolist() for name, values in chosen.items()}
