@@ -51,7 +51,7 @@ CONTRAST_LABELS = {
 
 def compared_runs(study: Study, *, ablations: bool = True) -> list[Run]:
     """Get or train every model of a study, DCGAN first; DuDGAN without one of its parts unless left out."""
-    configs = [one for one in study.compared_configs() if ablations or not MODELS[one.model_name].ablation]
+    configs = [one for one in study.compared_configs() if ablations or not MODELS[one.model_name].variant]
     return [train(config, study.runs_dir) for config in configs]
 
 
@@ -374,7 +374,7 @@ def _loss_panels(row: Sequence[Axes], by_model: dict[str, pd.DataFrame]) -> None
 def _by_model(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of each model in the order of the table, without the ablations."""
     groups = table.groupby("model", sort=False)
-    return {str(model): rows for model, rows in groups if not MODELS[str(model)].ablation}
+    return {str(model): rows for model, rows in groups if not MODELS[str(model)].variant}
 
 
 def _seed_curve(
