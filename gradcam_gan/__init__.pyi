@@ -14,7 +14,6 @@ from .explaining.measures import measure as measure
 from .explaining.targets import class_logit as class_logit
 from .intervals import Interval as Interval
 from .intervals import bootstrap_interval as bootstrap_interval
-from .intervals import interval_over_seeds as interval_over_seeds
 from .models.dcgan import Discriminator as Discriminator
 from .models.dcgan import Generator as Generator
 from .scoring.evaluator import Evaluator as Evaluator

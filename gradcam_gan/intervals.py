@@ -1,14 +1,15 @@
-"""Bootstrap intervals: how sure a number is, with what was resampled said beside it.
+"""How sure a number is: intervals and tests, with the unit said beside them.
 
 The unit matters more than the method. Images of one trained network share that network, so an interval over
-images says how well *this* network was measured; only an interval over seeds speaks of networks trained anew.
+images says how well *this* network was measured (there are many: the bootstrap); only one over networks speaks of
+networks trained anew (there are few: Student's t, of which the bootstrap's is too narrow).
 """
 
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,7 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.validation import choose
 
 Average = Literal["mean", "median"]
-IntervalMethod = Literal["bootstrap", "student"]
 AVERAGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "median": np.median}
-MINIMUM_SEEDS = 3
 LARGEST_BCA = 200  # above it the correction is small, and its jackknife costs n * n
 RESAMPLED_AT_ONCE = 2**16  # values; keeps the resamples in the processor's cache
 
@@ -37,7 +36,7 @@ class Interval:
         n: number of units used.
         missing: NaN values that were dropped, counted in rows of the data whatever the unit.
         confidence: of the interval, 0..1.
-        unit: what was resampled: ``values``, ``images``, ``seeds`` or ``pairs``.
+        unit: what was counted: ``values``, ``images``, ``networks`` or ``pairs``.
     """
 
     estimate: float
@@ -49,7 +48,7 @@ class Interval:
     unit: str = "values"
 
     def __str__(self) -> str:
-        """Such as ``1.23 [1.10, 1.35], n=5 seeds``, rounded to two digits of the interval's width."""
+        """Such as ``1.23 [1.10, 1.35], n=5 networks``, rounded to two digits of the interval's width."""
         width = self.high - self.low
         if 0 < width < math.inf:
             decimals = max(0, 1 - math.floor(math.log10(width)))
@@ -100,71 +99,69 @@ def bootstrap_interval(
         raise InputError(f"resamples={resamples} must be at least 1; 2000 is usual")
     if seed < 0:
         raise InputError(f"seed={seed} must be 0 or above")
-    bounds = _bootstrap([sample], statistic, confidence, resamples, seed)
+    bounds = _bootstrap(sample, statistic, confidence, resamples, seed)
     return Interval(*bounds, n=len(sample), missing=missing, confidence=confidence, unit=unit)
 
 
-def interval_over_seeds(
-    table: pd.DataFrame,
-    value: str,
-    seed: str = "seed",
-    *,
-    method: IntervalMethod = "bootstrap",
-) -> Interval:
-    """The 95 % interval of the mean over training seeds, from a table with a row per image.
-
-    Images of one seed are not independent of that seed: each seed counts once, by its mean, and the means are
-    resampled. With fewer than three seeds there is nothing to resample over: images are resampled within each
-    seed, the interval says nothing of other seeds, and its ``unit`` is ``images`` in place of ``seeds``.
-
-    Args:
-        table: a row per image; NaN values are dropped and counted, a seed with no value left is dropped.
-        value: the numeric column to average.
-        seed: the column that names the training seed of each row.
-        method: ``bootstrap``, or ``student``: mean ± t(n - 1) standard errors over the seeds, which keeps its
-            level for three to ten seeds where the bootstrap does not (see ``bootstrap_interval``). Applies
-            over seeds only.
+def student_interval(values: ArrayLike, confidence: float = 0.95, unit: str = "networks") -> Interval:
+    """Student's t interval of the mean of one number a network; NaN values are dropped and counted.
 
     Returns:
-        The interval with ``n`` seeds or images. The estimate is the mean of the seeds' means either way.
+        Mean ± t(n - 1) standard errors; NaN bounds below two values.
 
     Raises:
-        InputError: a column that is missing or not numeric, rows without a seed, or an unknown method.
+        InputError: values that are not 1-D numbers or are infinite.
+    """
+    sample, missing = _present(values, "values")
+    estimate = float(sample.mean()) if len(sample) else math.nan
+    half = math.nan
+    if len(sample) > 1:
+        quantile = stats.t.ppf((1 + confidence) / 2, len(sample) - 1)
+        half = float(quantile * sample.std(ddof=1)) / math.sqrt(len(sample))
+    bounds = (estimate - half, estimate + half)
+    return Interval(estimate, *bounds, n=len(sample), missing=missing, confidence=confidence, unit=unit)
+
+
+def equivalent(values: ArrayLike, bound: float) -> bool:
+    """Whether the mean is 0 but for ``bound``: two one-sided tests at 5 %, the 90 % interval within ± bound."""
+    found = student_interval(values, 0.9)
+    return -bound < found.low and found.high < bound
+
+
+def sign_flip(differences: ArrayLike) -> float:
+    """The exact two-sided p-value that paired differences have mean 0: of all 2^n signs; NaN below two pairs."""
+    sample, _ = _present(differences, "differences")
+    if len(sample) < 2:
+        return math.nan
+    return float(
+        stats.permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    )
+
+
+def interval_over_networks(table: pd.DataFrame, value: str, seed: str = "seed") -> Interval:
+    """The 95 % interval of a mean over networks, from a table with a row per image.
+
+    Each network counts once, by its mean over images. A single network's interval is over its images (bootstrap): it
+    says nothing of other networks, and its ``unit`` is ``images`` in place of ``networks``.
+
+    Args:
+        table: a row per image; NaN values are dropped and counted, a network with no value left is dropped.
+        value: the numeric column to average.
+        seed: the column that names the training seed of each row.
+
+    Raises:
+        InputError: a column that is missing or not numeric, or rows without a seed.
     """
     for column in (value, seed):
         choose("column", column, map(str, table.columns))
-    choose("method", method, get_args(IntervalMethod))
     if unnamed := int(table[seed].isna().sum()):
         raise InputError(f"column {seed!r} is empty in {unnamed} rows; every row must name its seed")
     groups = [_present(rows, f"column {value!r}") for _, rows in table.groupby(seed)[value]]
     samples = [sample for sample, _ in groups if len(sample)]
     missing = sum(dropped for _, dropped in groups)
-    if len(samples) < MINIMUM_SEEDS:
-        return Interval(*_bootstrap(samples), n=sum(map(len, samples)), missing=missing, unit="images")
-    means = np.array([sample.mean() for sample in samples])
-    bounds = _student(means) if method == "student" else _bootstrap([means])
-    return Interval(*bounds, n=len(means), missing=missing, unit="seeds")
-
-
-def paired_difference_interval(a: ArrayLike, b: ArrayLike) -> Interval:
-    """The 95 % bootstrap interval of mean(a - b) over pairs, such as one image under two methods.
-
-    What the two of a pair have in common cancels: narrower than the interval of two independent samples.
-
-    Args:
-        a: numbers, 1-D.
-        b: numbers, 1-D, paired with ``a`` by position; a pair with a NaN is dropped and counted.
-
-    Returns:
-        The interval, ``n`` being the pairs used.
-
-    Raises:
-        InputError: different lengths, or as for ``bootstrap_interval``.
-    """
-    first, second = _numbers(a, "a"), _numbers(b, "b")
-    if first.shape != second.shape:
-        raise InputError(f"a {first.shape} and b {second.shape} must pair up: one shape, in one order")
-    return bootstrap_interval(first - second, unit="pairs")
+    if len(samples) == 1:
+        return replace(bootstrap_interval(samples[0], unit="images"), missing=missing)
+    return replace(student_interval([sample.mean() for sample in samples]), missing=missing)
 
 
 def paired_differences(
@@ -180,7 +177,7 @@ def paired_differences(
 
     Returns:
         A row per pair and metric: ``key``, ``to``, ``metric``, and ``estimate``, ``low``, ``high`` and ``n`` of
-        ``paired_difference_interval`` (NaN bounds for one seed).
+        ``student_interval`` (NaN bounds for one seed).
     """
     groups = {str(name): rows.set_index("seed") for name, rows in table.groupby(key, sort=False)}
     rows = []
@@ -189,7 +186,7 @@ def paired_differences(
             continue
         both = groups[group].join(groups[to].add_suffix("_to"), how="inner")
         for metric in metrics:
-            found = paired_difference_interval(both[metric], both[f"{metric}_to"])
+            found = student_interval(both[metric] - both[f"{metric}_to"])
             if found.n:
                 bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}
                 rows.append({key: group, "to": to, "metric": metric, **bounds})
@@ -197,35 +194,26 @@ def paired_differences(
 
 
 def _bootstrap(
-    samples: Sequence[np.ndarray],
-    statistic: Average = "mean",
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    sample: np.ndarray, statistic: Average, confidence: float, resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Estimate and bounds of the mean of the samples' statistics, each sample resampled on its own."""
+    """Estimate and bounds of a statistic of one sample."""
     function = AVERAGES[statistic]
-    if not samples or not all(map(len, samples)):
+    if not len(sample):
         return math.nan, math.nan, math.nan
-
-    def average(*resampled: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean([function(sample, axis=axis) for sample in resampled], axis=0)
-
-    estimate = float(average(*samples))
-    size = max(map(len, samples))
-    if min(map(len, samples)) < 2:
+    estimate = float(function(sample))
+    if len(sample) < 2:
         return estimate, math.nan, math.nan
     # said here rather than left to rounding in the resampled means
-    if all((sample == sample[0]).all() for sample in samples):
+    if (sample == sample[0]).all():
         return estimate, estimate, estimate
     # BCa has no bounds where too many resamples equal the estimate
-    for method in ("BCa", "percentile") if len(samples) == 1 and size <= LARGEST_BCA else ("percentile",):
+    for method in ("BCa", "percentile") if len(sample) <= LARGEST_BCA else ("percentile",):
         with warnings.catch_warnings(action="ignore"):
             bounds = stats.bootstrap(
-                samples,
-                average,
+                (sample,),
+                function,
                 n_resamples=resamples,
-                batch=max(1, RESAMPLED_AT_ONCE // size),
+                batch=max(1, RESAMPLED_AT_ONCE // len(sample)),
                 confidence_level=confidence,
                 method=method,
                 random_state=np.random.default_rng(seed),  # called rng from SciPy 1.15 on; both work
@@ -233,13 +221,6 @@ def _bootstrap(
         if np.isfinite(bounds).all():
             break
     return estimate, float(bounds.low), float(bounds.high)
-
-
-def _student(means: np.ndarray) -> tuple[float, float, float]:
-    """Estimate and bounds of Student's t interval (95 %) of the mean."""
-    estimate = float(means.mean())
-    half = float(stats.t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means)))
-    return estimate, estimate - half, estimate + half
 
 
 def _numbers(values: ArrayLike, name: str) -> np.ndarray:

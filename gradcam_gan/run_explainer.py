@@ -1,6 +1,6 @@
 """One trained run, ready to explain: its networks at every epoch, under every kind of BatchNorm statistics.
 
-An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the
+An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the layer, the
 statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Reading`` names one
 combination.
 """
@@ -18,21 +18,23 @@ from torch import Tensor, nn
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batches import Conditions
-from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import Evidence, Explained, evidence_maps, signed_maps
 from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.explaining.targets import class_logit, real
-from gradcam_gan.models.dcgan import Discriminator
+from gradcam_gan.models.dcgan import Discriminator, Generator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
+from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
 from gradcam_gan.validation import choose
 
-Statistics = Literal["reference", "running", "batch"]
+Statistics = Literal["running", "settled", "reference", "batch"]
 Network = Literal["discriminator", "classifier"]
-STATISTICS: tuple[Statistics, ...] = ("running", "reference")
+STATISTICS: tuple[Statistics, ...] = ("running", "settled", "reference")
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
+SETTLING_IMAGES = 1024  # of either kind that settled statistics are drawn from
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,21 @@ class Reading:
 
     Attributes:
         method: a name in ``METHODS``.
-        statistics: of BatchNorm: ``running`` (as trained; what pytorch-grad-cam shows), ``reference``
-            (recomputed on real images, see ``calibrate``) or ``batch`` (of the batch explained).
+        statistics: of BatchNorm: ``running`` (as trained; what pytorch-grad-cam shows), ``settled`` (running ones that
+            have caught up with the weights, see ``settle``), ``reference`` (recomputed on real images, see
+            ``calibrate``) or ``batch`` (of the batch explained).
         evidence: ``real`` or ``fake``.
+        layer: whose activations.
     """
 
     method: str = "gradcam"
-    statistics: Statistics = "reference"
+    statistics: Statistics = "running"
     evidence: Evidence = "real"
+    layer: str = "conv3"
 
     def __str__(self) -> str:
-        """Such as ``Grad-CAM, reference, real``."""
-        return f"{METHODS[self.method].label}, {self.statistics}, {self.evidence}"
+        """Such as ``Grad-CAM at conv3, running, real``."""
+        return f"{METHODS[self.method].label} at {self.layer}, {self.statistics}, {self.evidence}"
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,14 @@ class ExplainedRun:
         run: the training run.
         images: uint8 (N, C, H, W), undiffused.
         epochs: E of the run's epochs.
-        signed: signed maps (N, h, w) in units of the logit, on the CPU, by (epoch, statistics, method).
+        signed: signed maps (N, h, w) in units of the logit, on the CPU, by (epoch, statistics, layer, method).
         logits: (N,), on the CPU, by (epoch, statistics).
     """
 
     run: Run
     images: Tensor
     epochs: Sequence[int]
-    signed: Mapping[tuple[int, Statistics, str], Tensor]
+    signed: Mapping[tuple[int, Statistics, str, str], Tensor]
     logits: Mapping[tuple[int, Statistics], Tensor]
 
     def at(self, epochs: Sequence[int]) -> "ExplainedRun":
@@ -82,21 +87,25 @@ class ExplainedRun:
     def maps(self, reading: Reading, *, upsample: bool = True) -> Tensor:
         """Unnormalised maps of one reading: (E, N, H, W), or the layer's own (E, N, h, w) without upsampling."""
         size = self.images.shape[2:] if upsample else None
-        maps = (self.signed[epoch, reading.statistics, reading.method] for epoch in self.epochs)
-        return torch.stack([evidence_maps(signed, reading.evidence, size) for signed in maps])
+        return torch.stack(
+            [evidence_maps(self.signed_at(epoch, reading), reading.evidence, size) for epoch in self.epochs]
+        )
+
+    def signed_at(self, epoch: int, reading: Reading) -> Tensor:
+        """Signed maps (N, h, w) of one epoch under one reading, whose evidence makes no difference."""
+        return self.signed[epoch, reading.statistics, reading.layer, reading.method]
 
     def measures(self, readings: Sequence[Reading]) -> pd.DataFrame:
         """Where each map puts its weight: a row per epoch, reading and image.
 
-        Columns: ``padding``, ``seed``, ``epoch``, ``method``, ``statistics``, ``evidence``, ``image`` (index),
-        ``logit`` and those of ``measure``, whose mask is the digit.
+        Columns: ``padding``, ``seed``, ``epoch``, those of ``Reading``, ``image`` (index), ``logit`` and those of
+        ``measure``, whose mask is the digit.
         """
         config, mask, tables = self.run.config, digit_mask(self.images), []
         order = list(dict.fromkeys(reading.statistics for reading in readings))
         for epoch in self.epochs:
             for reading in sorted(readings, key=lambda reading: order.index(reading.statistics)):
-                signed = self.signed[epoch, reading.statistics, reading.method]
-                maps = evidence_maps(signed, reading.evidence, self.images.shape[2:])
+                maps = evidence_maps(self.signed_at(epoch, reading), reading.evidence, self.images.shape[2:])
                 keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(reading)}
                 logits = self.logits[epoch, reading.statistics].numpy()
                 first = pd.DataFrame({**keys, "image": np.arange(len(maps)), "logit": logits})
@@ -116,7 +125,7 @@ class ExplainedRun:
         names = [f"map_{row}_{column}" for row in range(height) for column in range(width)]
         values = pd.DataFrame(maps.reshape(-1, height * width).numpy(), keys, names)
         table = self.measures(readings)
-        said = [str(Reading(*row)) for row in table[["method", "statistics", "evidence"]].to_numpy()]
+        said = [str(Reading(*row)) for row in table[["method", "statistics", "evidence", "layer"]].to_numpy()]
         return table.assign(reading=said).merge(values.reset_index(), on=["reading", "epoch", "image"])
 
 
@@ -160,6 +169,8 @@ class RunExplainer:
             trained = load(epoch, self.device)
             if statistics == "reference":
                 trained = self._calibrated(trained, epoch)
+            elif statistics == "settled":
+                trained = self._settled(trained, epoch)
             elif statistics == "batch":
                 trained = batch_statistics(trained)
             self._networks[key] = trained
@@ -194,20 +205,20 @@ class RunExplainer:
         epoch: int,
         statistics: Statistics,
         methods: Sequence[str] = tuple(METHODS),
-        layer: str = "block3",
+        layers: Sequence[str] = ("conv3",),
         *,
         labels: Tensor | None = None,
         time: int = 0,
     ) -> Explained:
-        """Signed maps by method, and scores, in one pass (see ``signed_maps``), of one epoch; else as ``explain``."""
+        """Signed maps and scores in one pass (see ``signed_maps``), of one epoch; else as ``explain``."""
         state = self._state(epoch, time) if time else None
         network = self.explained(epoch, statistics)
         return signed_maps(
             network,
             (images if state is None else self.diffused(images, epoch, time)).to(self.device),
             methods,
+            layers,
             target=class_logit(self._classes(labels, len(images))) if self.network == "classifier" else real,
-            layer=layer,
             conditions=self._told(network, labels, torch.full((len(images),), time)),
             batch_size=BATCH,
             noise=0.0 if state is None else state.sigma,
@@ -220,7 +231,7 @@ class RunExplainer:
         *,
         statistics: Sequence[Statistics] = STATISTICS,
         methods: Sequence[str] = tuple(METHODS),
-        layer: str = "block3",
+        layers: Sequence[str] = ("conv3",),
         labels: Tensor | None = None,
         time: int = 0,
     ) -> ExplainedRun:
@@ -231,7 +242,7 @@ class RunExplainer:
             epochs: which, by default all that are saved, the untrained epoch 0 among them.
             statistics: of BatchNorm.
             methods: names in ``METHODS``.
-            layer: which.
+            layers: which, by name.
             labels: the class (N,) that the network is told of each image, or whose logit is explained; not used by a
                 discriminator that is told none.
             time: t; the images are diffused to it first (``diffused``).
@@ -242,22 +253,52 @@ class RunExplainer:
         epochs = self.run.epochs if epochs is None else list(epochs)
         signed, logits = {}, {}
         for epoch, kind in product(epochs, statistics):
-            maps, scores = self.signed(images, epoch, kind, methods, layer, labels=labels, time=time)
-            signed.update({(epoch, kind, method): maps[method].cpu() for method in methods})
+            maps, scores = self.signed(images, epoch, kind, methods, layers, labels=labels, time=time)
+            signed.update({(epoch, kind, *key): one.cpu() for key, one in maps.items()})
             logits[epoch, kind] = scores.cpu()
         return ExplainedRun(self.run, images.cpu(), epochs, signed, logits)
 
+    def generated(self, epoch: int, count: int) -> tuple[Tensor, Tensor]:
+        """Images (count, C, H, W) in [-1, 1] of the run's generator, and the classes (count,) it was asked for.
+
+        Always of the same latents; an unconditional generator was asked for no class, and has zeros here.
+        """
+        generator = self.run.generator(epoch, self.device)
+        classes = cast(Generator, generator).classes
+        labels = torch.arange(count) % max(classes, 1)
+        parts = []
+        with torch.inference_mode():
+            for some, own in zip(fixed_latents(count).split(BATCH), labels.split(BATCH), strict=True):
+                told = (own.to(self.device),) if classes else ()
+                parts.append(generator(some.to(self.device), *told))
+        return torch.cat(parts), labels
+
     def _calibrated(self, trained: nn.Module, epoch: int) -> nn.Module:
-        """Reference statistics, of images diffused as in training where the network saw such."""
-        images, state = self._calibration, self.run.diffusion(epoch, self.network)
+        """Reference statistics, of real images as the network saw them."""
+        labels = self._calibration_labels
+        images, told, sigma = self._as_trained(trained, self._calibration, labels, epoch)
+        return calibrate(trained, images, conditions=told, noise=sigma)
+
+    def _settled(self, trained: nn.Module, epoch: int) -> nn.Module:
+        """Settled statistics, of real and generated images as the network saw them; a classifier saw no generated."""
+        real, own, sigma = self._as_trained(trained, self._calibration, self._calibration_labels, epoch)
+        if self.network == "classifier":
+            return settle(trained, real, real, conditions={"real": own, "generated": own}, noise=sigma)
+        made, told, _ = self._as_trained(trained, *self.generated(epoch, SETTLING_IMAGES), epoch)
+        return settle(trained, real, made, conditions={"real": own, "generated": told}, noise=sigma)
+
+    def _as_trained(
+        self, trained: nn.Module, images: Tensor, labels: Tensor | None, epoch: int
+    ) -> tuple[Tensor, Conditions, float]:
+        """Images diffused as in training where the network saw such, what it is told, and the noise's sigma."""
+        state = self.run.diffusion(epoch, self.network)
         times, sigma = torch.zeros(len(images), dtype=torch.int64), 0.0
         if state is not None:
             generator = torch.Generator().manual_seed(NOISE_SEED)
             times, noise = times_and_noise(state.times, images.shape, generator)
-            images, sigma = to_model_range(images.cpu()), state.sigma
-            images = diffuse(images, times, state.horizon, sigma, noise)
-        told = self._told(trained, self._calibration_labels, times, "calibration_labels")
-        return calibrate(trained, images, conditions=told, noise=sigma)
+            clean = to_model_range(images.cpu()) if images.dtype == torch.uint8 else images.cpu()
+            images, sigma = diffuse(clean, times, state.horizon, state.sigma, noise), state.sigma
+        return images, self._told(trained, labels, times, "calibration_labels"), sigma
 
     def _told(
         self, network: nn.Module, labels: Tensor | None, times: Tensor, name: str = "labels"

@@ -4,6 +4,8 @@
   fit neither, and D may sit near chance.
 - batch: of the batch it is given, as in training; then every logit and map depends on the other images.
 - reference: recomputed once on a fixed set of real images: one deterministic D, each image on its own.
+- settled: running statistics that have caught up with the weights: those that a checkpoint holds lag behind, and what
+  a map shows may be that lag.
 """
 
 import copy
@@ -16,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batches import Conditions, batches, evaluating
+
+SETTLING_PASSES = 36  # twelve iterations of training
 
 
 def calibrate(
@@ -66,6 +70,53 @@ def calibrate(
             layer.momentum = momentum
             layer.training = False
     return calibrated
+
+
+def settle(
+    discriminator: nn.Module,
+    real: Tensor,
+    generated: Tensor,
+    *,
+    passes: int = SETTLING_PASSES,
+    batch_size: int = 64,
+    conditions: Mapping[str, Conditions] | None = None,
+    noise: float = 0.0,
+) -> nn.Module:
+    """A copy in eval mode whose running statistics have caught up with its weights.
+
+    Passes in training mode, nothing but the statistics moving, each layer with the momentum of its own: a batch of real
+    images, then two of generated ones, and so on, as one iteration of training shows them to D (its own two, and G's).
+
+    Args:
+        discriminator: left as it is.
+        real: (N, C, H, W), uint8 or floating point in [-1, 1].
+        generated: (M, C, H, W), likewise.
+        passes: how many; after 36 with PyTorch's momentum of 0.1 a share of 0.02 is left of the stored statistics.
+        batch_size: images drawn for each, with replacement, always the same.
+        conditions: as for ``explain``, of ``real`` and ``generated`` under these names.
+        noise: as for ``signed_maps``.
+
+    Raises:
+        InputError: images that cannot be used.
+    """
+    check_images(real, "real", noise=noise)
+    check_images(generated, "generated", noise=noise)
+    settled, told = _copy(discriminator), conditions or {}
+    layers = [module for module in settled.modules() if isinstance(module, BatchNorm)]
+    random = torch.Generator().manual_seed(0)
+    for i in range(passes if layers else 0):
+        name, images = ("generated", generated) if i % 3 else ("real", real)
+        chosen = torch.randint(len(images), (batch_size,), generator=random)
+        own = {key: values[chosen.to(values.device)] for key, values in told.get(name, {}).items()}
+        # made before the layers train: the first batch is run to find its layout
+        (batch,) = batches(settled, images[chosen.to(images.device)], batch_size, own, noised=noise > 0)
+        for layer in layers:
+            layer.training = True
+        with torch.no_grad():
+            batch.output(settled)
+        for layer in layers:
+            layer.training = False
+    return settled
 
 
 def batch_statistics(discriminator: nn.Module) -> nn.Module:

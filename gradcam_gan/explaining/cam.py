@@ -6,6 +6,7 @@ of a parameter is ever computed.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -28,11 +29,11 @@ class Explained(NamedTuple):
     """What was found for some images, float32 and on the network's device.
 
     Attributes:
-        signed: signed maps (N, h, w) at the layer's resolution by method, in units of the score.
+        signed: signed maps (N, h, w) at a layer's resolution, in units of the score, by (layer, method).
         scores: what was explained, the target's number for each image (N,).
     """
 
-    signed: dict[str, Tensor]
+    signed: dict[tuple[str, str], Tensor]
     scores: Tensor
 
 
@@ -42,7 +43,7 @@ def explain(
     *,
     target: Target = real,
     method: str = "gradcam",
-    layer: Layer = "block3",
+    layer: Layer = "conv3",
     evidence: Evidence = "real",
     conditions: Conditions | None = None,
     batch_size: int = 256,
@@ -58,8 +59,9 @@ def explain(
       linear head follows the layer, the map (``evidence="signed", upsample=False``) sums to the score minus
       the head's bias.
 
-    At the last block of this package's discriminators the head is linear, so the gradient, and with it every
-    Grad-CAM channel weight, is the same for all images.
+    The default layer is the last convolution's own output (of this package's discriminators): the paper (section 2)
+    takes maps of "the output of the model's convolution layer". At the last block, ``block3``, only the linear head
+    follows, so the gradient, and with it every Grad-CAM channel weight, is the same for all images.
 
     A discriminator's logit is explained, never its sigmoid, whose gradient vanishes where D is sure: give a network
     that ends in a sigmoid without it. The network is evaluated in eval mode and is left as it was: flags,
@@ -72,7 +74,7 @@ def explain(
         target: what to explain, from the network's output to the score of each image (N,): by default a
             discriminator's logit for "real"; ``class_logit(3)``; or any callable.
         method: a name in ``METHODS``.
-        layer: whose activations to use: a name that the network itself gives its layers (``block3``), a dotted module
+        layer: whose activations to use: a name that the network itself gives its layers (``conv3``), a dotted module
             name, or a module of the network.
         evidence: for the score (``real``: ReLU of the weighted sum), against it (``fake``: ReLU of minus the sum), or
             both (``signed``: the sum). The ReLU is taken at the layer's resolution, before resizing, as in
@@ -93,32 +95,33 @@ def explain(
         network,
         images,
         [method],
+        [layer],
         target=target,
-        layer=layer,
         conditions=conditions,
         batch_size=batch_size,
         precision=precision,
     )
-    return evidence_maps(signed[method], evidence, images.shape[-2:] if upsample else None)
+    (maps,) = signed.values()
+    return evidence_maps(maps, evidence, images.shape[-2:] if upsample else None)
 
 
 def signed_maps(
     network: nn.Module,
     images: Tensor,
     methods: Sequence[str] = tuple(METHODS),
+    layers: Sequence[Layer] = ("conv3",),
     *,
     target: Target = real,
-    layer: Layer = "block3",
     conditions: Conditions | None = None,
     batch_size: int = 256,
     precision: Precision = "float32",
     noise: float = 0.0,
 ) -> Explained:
-    """Several methods and the scores in one pass: what ``explain`` would give with ``evidence="signed"``.
+    """Several methods at several layers, and the scores, in one pass: ``explain`` with ``evidence="signed"``.
 
     ``evidence_maps`` makes either evidence of the maps. Arguments as for ``explain``, and ``methods``, names of
-    methods, by default all; ``noise``, the standard deviation of what was added to images that are diffused, which may
-    then step over [-1, 1] by ten of it (``check_images``).
+    methods, by default all; ``layers``; ``noise``, the standard deviation of what was added to diffused images, which
+    may then step over [-1, 1] by ten of it (``check_images``).
 
     Raises:
         InputError: as ``explain``.
@@ -127,13 +130,15 @@ def signed_maps(
         choose("method", method, METHODS)
     choose("precision", precision, get_args(Precision))
     check_images(images, noise=noise)
-    name, module = find_layer(network, layer)
+    modules = [find_layer(network, layer) for layer in layers]
 
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(network):
         parts = batches(network, images, batch_size, conditions, target, noised=noise > 0)
-        recorded = Recording(name)
-        with module.register_forward_hook(recorded.keep):
+        recorded = [Recording(name) for name, _ in modules]
+        with ExitStack() as hooks:
+            for (_, module), recording in zip(modules, recorded, strict=True):
+                hooks.enter_context(module.register_forward_hook(recording.keep))
             found = [_explain_batch(network, batch, recorded, methods, precision) for batch in parts]
     scores = torch.cat([part.scores for part in found])
     if not scores.isfinite().all():
@@ -142,29 +147,36 @@ def signed_maps(
             "its weights may have diverged: explain an earlier checkpoint"
         )
     return Explained(
-        {method: torch.cat([part.signed[method] for part in found]) for method in methods}, scores
+        {key: torch.cat([part.signed[key] for part in found]) for key in found[0].signed}, scores
     )
 
 
 def _explain_batch(
-    network: nn.Module, batch: Batch, recorded: Recording, methods: Sequence[str], precision: Precision
+    network: nn.Module,
+    batch: Batch,
+    recorded: Sequence[Recording],
+    methods: Sequence[str],
+    precision: Precision,
 ) -> Explained:
     # autocast either way: a caller's own must not change the precision asked for
     autocast = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.no_grad(), autocast:  # the recorded layer turns gradients on for what comes after it
+    with torch.no_grad(), autocast:  # the first recorded layer turns gradients on for what comes after it
         scores = batch.scores(network)
-    activations = recorded.take()
-    gradients = None
+    activations = [recording.take() for recording in recorded]
+    gradients: Sequence[Tensor | None] = [None] * len(activations)
     if scores.requires_grad:
         # the sum's gradient holds every image's own: in eval mode no image affects another's score
-        (gradients,) = torch.autograd.grad(scores.sum(), activations, allow_unused=True)
-    if gradients is None:
-        raise InputError(
-            f"layer={recorded.layer!r} gives an output that the score does not depend on; "
-            "choose a layer on the way to it"
-        )
-    both = activations.detach().float(), gradients.float()
-    return Explained({method: METHODS[method].weigh(*both) for method in methods}, scores.detach())
+        gradients = torch.autograd.grad(scores.sum(), activations, allow_unused=True)
+    signed = {}
+    for recording, active, gradient in zip(recorded, activations, gradients, strict=True):
+        if gradient is None:
+            raise InputError(
+                f"layer={recording.layer!r} gives an output that the score does not depend on; "
+                "choose a layer on the way to it"
+            )
+        both = active.detach().float(), gradient.float()
+        signed.update({(recording.layer, method): METHODS[method].weigh(*both) for method in methods})
+    return Explained(signed, scores.detach())
 
 
 def evidence_maps(signed: Tensor, evidence: Evidence, size: Sequence[int] | None = None) -> Tensor:

@@ -44,9 +44,10 @@ def find_layer(network: nn.Module, layer: Layer) -> tuple[str, nn.Module]:
 
 
 class Recording:
-    """The activations of one layer in a forward pass, as leaves of the graph of all that comes after.
+    """The activations of one layer in a forward pass, in the graph of all that comes after.
 
-    Gradients are on from the layer to the end of the caller's ``torch.no_grad()``: nothing before it needs a graph.
+    Gradients are on from the layer to the end of the caller's ``torch.no_grad()``: nothing before it needs a graph. The
+    first of several recorded layers gives the graph its leaves, a later one is a part of it.
     """
 
     def __init__(self, layer: str) -> None:
@@ -78,7 +79,7 @@ class Recording:
                 "choose a layer that runs once"
             )
         torch.set_grad_enabled(True)
-        self._activations = output.detach().requires_grad_()
+        self._activations = output if output.requires_grad else output.detach().requires_grad_()
         # a copy goes on, for 1 % of a pass: an in-place activation would overwrite what is recorded
         return self._activations.clone()
 

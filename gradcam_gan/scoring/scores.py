@@ -252,21 +252,30 @@ def _stored_scores(path: Path) -> dict[int, dict[Any, Any]]:
     return {row["epoch"]: row for row in rows}
 
 
-def reference_for(config: TrainingConfig, runs_dir: Path, device: torch.device | str = "cpu") -> Reference:
-    """What to compare a training's generators with: all its held-out images, and all its training images.
+def reference_for(
+    config: TrainingConfig,
+    runs_dir: Path,
+    device: torch.device | str = "cpu",
+    held_out: tuple[int, int] | None = None,
+) -> Reference:
+    """What to compare a training's generators with: held-out images, and all its training images.
 
     Args:
         config: a training; pruned or not makes no difference.
         runs_dir: where evaluators and features are kept.
         device: where to compute.
+        held_out: which of the held-out images, from one and before another; None: all.
 
     Raises:
         InputError: as ``load_images`` and ``evaluator_for``.
     """
     training = training_images(config)
     evaluator = evaluator_for(config.data, training, runs_dir / "evaluators", device)
-    held_out = training_images(config, "test")
-    return Reference(held_out, evaluator, training=training.images, cache=runs_dir / "evaluators")
+    images = training_images(config, "test")
+    if held_out is not None:
+        part = slice(*held_out)
+        images = images._replace(images=images.images[part], labels=images.labels[part])
+    return Reference(images, evaluator, training=training.images, cache=runs_dir / "evaluators")
 
 
 def feature_distances(features: Tensor, reference: Tensor) -> dict[str, float]:

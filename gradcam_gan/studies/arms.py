@@ -13,37 +13,28 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import ValidatedModel
 
 Method = Literal["gradcam", "hirescam"]
-Statistics = Literal["reference", "running", "batch"]
+Layer = Literal["conv1", "block1", "conv2", "norm2", "block2", "conv3", "norm3", "block3"]
+Statistics = Literal["running", "settled", "reference", "batch"]
 ArmKind = Literal["rule70", "dose", "random", "inverse", "instance-selection", "self-diagnosing"]
 
 
 class Rule(ValidatedModel):
     """The 70 % rule with what it leaves open (claim C6).
 
-    Delete an image where a share ``cut`` or more of its activation map is important, that is, at least ``tau`` after
-    normalisation (the paper's section 3, which names only the 70 %).
+    Delete an image where a share ``cut`` or more of its activation map is important (the paper's section 3, which names
+    only the 70 %): above a share ``tau`` of the map's maximum, at the layer's own resolution.
 
     Raises:
         InputError: one line that names the field, the value and what is allowed.
     """
 
-    epoch: int | Literal["clearest"] = Field(
-        description="whose D scores the images: a number, or the one with the clearest maps (claim C2)"
-    )
+    epoch: int = Field(ge=0, description="whose D scores the images")
     method: Method
+    layer: Layer
     statistics: Statistics
     evidence: Literal["real", "fake"]
-    normalisation: Literal["max", "min-max"] | float
-    tau: float = Field(gt=0, le=1, description="what counts as important, of the normalised map")
+    tau: float = Field(ge=0, lt=1, description="important: above this share of the map's maximum; 0: above 0")
     cut: float = Field(gt=0, le=1, description="delete from this coverage on")
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if not isinstance(self.normalisation, str) and self.normalisation <= 0:
-            raise ValueError(
-                f"normalisation={self.normalisation} must be 'max', 'min-max' or a positive number"
-            )
-        return self
 
 
 class Pruning(Rule):
@@ -61,7 +52,6 @@ class Pruning(Rule):
     share: float | None = Field(
         None, gt=0, lt=1, description="delete this share of the images; None: as many as the rule deletes"
     )
-    probe_images: int = Field(ge=10, description="held-out images that choose the clearest epoch")
     calibration_images: int = Field(ge=2, description="training images for reference statistics")
 
     @model_validator(mode="after")
@@ -81,20 +71,20 @@ class Arm:
 
     Attributes:
         pruning: which images it does without.
-        training: how it is trained on the rest.
-        baseline: the training on all images, of the same seed, whose discriminator scores them.
+        training: how it is trained on the rest; its baseline is the same training on all of them.
+        scorer: the training, of the same seed, whose discriminator scores the images.
     """
 
     pruning: Pruning
     training: TrainingConfig
-    baseline: TrainingConfig
+    scorer: TrainingConfig
 
     def __post_init__(self) -> None:
-        epoch, last = self.pruning.epoch, self.baseline.epochs
-        if epoch != "clearest" and not 0 <= epoch <= last:
-            raise InputError(f"pruning.epoch={epoch} must lie in 0..epochs={last} of the baseline")
-        if self.training.model is not None:
-            raise InputError("pruning is the paper's experiment with a DCGAN; leave out the model")
+        if self.pruning.epoch > self.scorer.epochs:
+            raise InputError(
+                f"pruning.epoch={self.pruning.epoch} must lie in 0..epochs={self.scorer.epochs} of the network that "
+                "scores the images"
+            )
 
     @property
     def label(self) -> str:
@@ -104,12 +94,16 @@ class Arm:
 
     @property
     def seed(self) -> int:
-        """Of the arm and of its baseline."""
+        """Of the arm, its baseline and the network that scores the images."""
         return self.training.seed
 
     @property
     def name(self) -> str:
         """Of its selection's file: readable first, then 8 hex digits of what decides it."""
-        identity = {"pruning": self.pruning.model_dump(mode="json"), "baseline": self.baseline.identity}
+        identity = {
+            "pruning": self.pruning.model_dump(mode="json"),
+            "training": self.training.identity,
+            "scorer": self.scorer.identity,
+        }
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
         return f"{re.sub(r'[^a-z0-9]+', '', self.label)}-seed{self.seed}-{digest}"

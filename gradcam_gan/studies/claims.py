@@ -1,128 +1,197 @@
-"""What a claim comes to: findings by rule, the verdict that follows, and the ledger of all.
+"""How a claim is decided: rules over networks, the verdict that follows, and the ledger of all.
 
-The rules (``judge_*``) name no result, but they were not all written blind: after a first quick run the four readings
-replaced two, readings without maps stopped counting, C2 asks for five seeds, and maps that are zero throughout no
-longer count as "the same feature" in C3. The rules of C4 and C6 are older than their first numbers; the setting that
-C6 tests was chosen by how many images it deletes, before any network was trained without them. Those of P2 and P3,
-from the poster, were written after single trainings had shown that the models train, before any was compared over
-seeds.
+The unit is the network: a rule's quantity is one number a network (or a pair of them), and its bounds are held against
+Student's 95 % interval over networks. Which quantity and which bounds a claim has was written before the numbers of the
+``study`` profile were computed; they stand in ``epoch_heatmaps/rules.py`` (C1 to C5), ``prune_70.py`` (C6) and
+``diffusion_gans.py`` (P2, P3). What those numbers were compared with before, and what a first, smaller study said,
+is in the README.
 
-The paper shows Grad-CAM but says neither whether it explains "real" or "fake" nor which statistics BatchNorm used.
-So each claim is judged under four readings (``READINGS``). Readings whose maps are mostly zero show nothing and do
-not count. Of the others: ``reproduced`` if the claim holds under all, ``partly`` if under some, ``not reproduced``
-if it fails under all, ``inconclusive`` otherwise. Intervals are 95 % each, not corrected for four looks. P2 and P3 are
-judged by several measurements in the place of readings.
+A claim is judged under one primary reading (``readings.PRIMARY``). Other readings are sensitivity checks, shown beside
+it: they change no verdict.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from gradcam_gan.intervals import Interval, interval_over_seeds
-from gradcam_gan.run_explainer import Reading
+from gradcam_gan.intervals import Interval, equivalent, student_interval
 
-Outcome = Literal["holds", "fails", "unclear", "no maps"]
+Outcome = Literal["holds", "fails", "unclear"]
+Verdict = Literal["reproduced", "partly", "not reproduced", "inconclusive"]
 
-ENOUGH_SEEDS = 5  # a bootstrap over fewer is much too narrow (see ``bootstrap_interval``)
-NOTHING = Interval(math.nan, math.nan, math.nan, 0)
+PLANNED_NETWORKS = 12
+ONE_SIDED = 0.025  # the level of the lower bound of a two-sided 95 % interval
+SIMULATIONS = 4000
+MOST_NETWORKS = 10_000  # an effect that so many would not decide is none
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What one claim comes to under one reading.
+class Rule:
+    """What a claim's quantity must be for the claim to hold, and for it to fail.
+
+    Holds where the whole 95 % interval lies above ``holds_above``; else fails where all of it lies below
+    ``fails_below``, or where two one-sided tests find it equivalent to 0 (the 90 % interval lies within
+    ± ``equivalence``).
 
     Attributes:
-        reading: how it was explained, or what was measured.
-        outcome: of the claim's rule.
-        effect: the quantity that the rule looks at, with its interval.
-        sentence: the numbers in words.
+        quantity: in words, with its unit.
+        holds_above: see above.
+        fails_below: see above.
+        if_true: a value that the claim being true would give, for the simulated power.
+        if_false: one that chance alone would give.
+        lower_is_better: the bounds are of minus the quantity, such as a change of log FID.
+        equivalence: see above; None: not asked.
     """
 
-    reading: Reading | str
-    outcome: Outcome
-    effect: Interval
-    sentence: str
+    quantity: str
+    holds_above: float
+    fails_below: float
+    if_true: float
+    if_false: float
+    lower_is_better: bool = False
+    equivalence: float | None = None
+
+    def outcome(self, values: Sequence[float] | np.ndarray | pd.Series) -> Outcome:
+        """Of one number a network; fewer than two decide nothing."""
+        gains = self._gains(values)
+        found = student_interval(gains)
+        if found.low > self.holds_above:
+            return "holds"
+        same = self.equivalence is not None and equivalent(gains, self.equivalence)
+        return "fails" if found.high < self.fails_below or same else "unclear"
+
+    def p_value(self, values: Sequence[float] | np.ndarray | pd.Series) -> float:
+        """One-sided, of Student's t test against ``holds_above``: below 0.025 where the rule holds."""
+        gains = self._gains(values)
+        if len(gains) < 2 or np.ptp(gains) == 0:
+            return math.nan
+        return float(stats.ttest_1samp(gains, self.holds_above, alternative="greater").pvalue)
+
+    def power(self, values: Sequence[float] | np.ndarray | pd.Series, networks: int) -> dict[str, float]:
+        """How often so many networks would decide, simulated with the spread of these.
+
+        Returns:
+            ``holds_if_true``, ``holds_if_false`` (wrongly) and ``fails_if_false``, 0..1: of normal values with the
+            standard deviation of these values around ``if_true`` or ``if_false``; NaN below two values.
+        """
+        names = ("holds_if_true", "holds_if_false", "fails_if_false")
+        if len(values) < 2:
+            return dict.fromkeys(names, math.nan)
+        spread, random = float(np.std(values, ddof=1)), np.random.default_rng(0)
+        drawn = random.normal(0, spread, (SIMULATIONS, networks))
+        true, false = (
+            [self.outcome(row) for row in drawn + centre] for centre in (self.if_true, self.if_false)
+        )
+        counts = (true.count("holds"), false.count("holds"), false.count("fails"))
+        return {name: count / SIMULATIONS for name, count in zip(names, counts, strict=True)}
+
+    def networks_needed(self, values: Sequence[float] | np.ndarray | pd.Series) -> int | None:
+        """The fewest networks of this mean and spread that would decide; None: unknown, or too many to train."""
+        gains = self._gains(values)
+        if len(gains) < 2:
+            return None
+        mean, spread = gains.mean(), gains.std(ddof=1)
+        counts = np.arange(2, MOST_NETWORKS)
+        error = spread / np.sqrt(counts)
+        half = stats.t.ppf(0.975, counts - 1) * error
+        decided = (mean - half > self.holds_above) | (mean + half < self.fails_below)
+        if self.equivalence is not None:
+            decided |= abs(mean) + stats.t.ppf(0.95, counts - 1) * error < self.equivalence
+        return int(counts[decided.argmax()]) if decided.any() else None
+
+    def _gains(self, values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
+        numbers = np.asarray(values, dtype=float)
+        return -numbers if self.lower_is_better else numbers
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper with its findings.
+    """A claim of the paper or the poster with what it comes to.
 
     Attributes:
         name: such as ``C1``.
         text: what the paper says.
-        rule: when it counts as holding.
-        findings: one a reading.
+        rule: when it holds and when it fails, in words.
+        verdict: what follows.
+        quantity: what the primary number is.
+        effect: that number over networks.
+        sentence: the numbers in words.
+        p: one-sided, that the claim holds (``Rule.p_value``); the largest of a rule's parts.
+        beside: what stands beside the verdict and does not change it, by name.
     """
 
     name: str
     text: str
     rule: str
-    findings: Sequence[Finding]
-
-    @property
-    def verdict(self) -> str:
-        """``reproduced``, ``partly``, ``not reproduced`` or ``inconclusive`` (see the module)."""
-        outcomes = {finding.outcome for finding in self.findings} - {"no maps"}
-        if outcomes == {"holds"}:
-            return "reproduced"
-        if "holds" in outcomes:
-            return "partly"
-        return "not reproduced" if outcomes == {"fails"} else "inconclusive"
+    verdict: Verdict
+    quantity: str
+    effect: Interval
+    sentence: str
+    p: float = math.nan
+    beside: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The verdict and the numbers, as a paragraph."""
-        findings = "\n".join(f"- {finding.reading}: {finding.sentence}." for finding in self.findings)
-        return f"**{self.name}: {self.verdict}** (“{self.text}”; holds if {self.rule}).\n\n{findings}"
+        """The verdict and the numbers, as a paragraph of Markdown."""
+        beside = "".join(f"\n- {name}: {value}" for name, value in self.beside.items())
+        return f"**{self.name}: {self.verdict}** (“{self.text}”).\n\nRule: {self.rule}.\n\n{self.sentence}.\n{beside}"
+
+
+def verdict_of(outcomes: Sequence[Outcome]) -> Verdict:
+    """What the outcomes of a rule's parts come to, the part that the claim is about first.
+
+    All hold: reproduced. The first fails: not reproduced. The first holds alone: partly. Else inconclusive.
+    """
+    if set(outcomes) == {"holds"}:
+        return "reproduced"
+    if outcomes[0] == "fails":
+        return "not reproduced"
+    return "partly" if outcomes[0] == "holds" else "inconclusive"
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p-values (Holm 1979) by name; NaN stays NaN, and counts as a test all the same."""
+    found, running = dict.fromkeys(p_values, math.nan), 0.0
+    told = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    for rank, (p, name) in enumerate(told):
+        running = max(running, min(1.0, (len(p_values) - rank) * p))
+        found[name] = running
+    return found
+
+
+def decision(verdict: Verdict, rule: Rule, values: Sequence[float] | np.ndarray | pd.Series) -> str:
+    """What an inconclusive verdict would take, in words; nothing beside any other."""
+    if verdict != "inconclusive":
+        return ""
+    if len(values) < 2:
+        return "; one network decides nothing" if len(values) else "; no network was measured"
+    needed = rule.networks_needed(values)
+    many = f"about {needed:,}" if needed else f"more than {MOST_NETWORKS:,}"
+    return f"; with this mean and spread it would take {many} networks to decide"
 
 
 def ledger(claims: Sequence[Claim]) -> pd.DataFrame:
-    """A row per claim and reading: rule, outcome, effect with its interval, and the claim's verdict."""
+    """A row a claim: rule, verdict, the primary number with its interval, p-value, and what stands beside."""
     return pd.DataFrame(
         {
             "claim": claim.name,
             "text": claim.text,
             "rule": claim.rule,
             "verdict": claim.verdict,
-            "reading": str(finding.reading),
-            "outcome": finding.outcome,
-            **columns_of(finding.effect),
-            "sentence": finding.sentence,
+            "quantity": claim.quantity,
+            **columns_of(claim.effect),
+            "p": claim.p,
+            "sentence": claim.sentence,
+            "beside": "; ".join(f"{name}: {value}" for name, value in claim.beside.items()),
         }
         for claim in claims
-        for finding in claim.findings
     )
 
 
 def columns_of(found: Interval) -> dict[str, float | str]:
     """An interval as columns of a table: ``estimate``, ``low``, ``high``, ``n`` and ``unit``."""
     return {key: getattr(found, key) for key in ("estimate", "low", "high", "n", "unit")}
-
-
-def pairs_of(row: pd.Series) -> Interval:
-    """The interval of a row of ``paired_differences``."""
-    return Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit="pairs")
-
-
-def over_seeds(by_seed: pd.Series) -> Interval:
-    """Student's interval of a mean over seeds; the bootstrap's is too narrow over so few.
-
-    Below three seeds it has no bounds.
-    """
-    found = interval_over_seeds(by_seed.rename("value").reset_index(), "value", "seed", method="student")
-    return replace(found, unit="seeds")  # one value a seed, however few
-
-
-def within(lowest: float, found: Interval) -> Interval:
-    """Student's interval of a share (from 0) or a correlation (from -1), cut to what it can be: at most 1."""
-    return replace(found, low=max(found.low, lowest), high=min(found.high, 1.0))
-
-
-def outcome_of(effect: Interval, enough: int = 0) -> Outcome:
-    """Above zero, below zero, or neither: NaN bounds (fewer than three seeds) and too few networks are neither."""
-    if effect.n < enough:
-        return "unclear"
-    return "holds" if effect.low > 0 else "fails" if effect.high < 0 else "unclear"

@@ -6,7 +6,13 @@ from gradcam_gan.explaining.cam import Evidence
 from gradcam_gan.run_explainer import STATISTICS, Reading
 
 COMPARED_METHODS = ("gradcam", "hirescam")
+COMPARED_LAYERS = ("conv3", "norm3", "block3")  # of one size: a convolution's output, and what is made of it
 EVIDENCES: tuple[Evidence, ...] = ("real", "fake")
-ALL_READINGS = tuple(Reading(*choice) for choice in product(COMPARED_METHODS, STATISTICS, EVIDENCES))
-# claims are judged under these
-READINGS = tuple(Reading("gradcam", *choice) for choice in product(STATISTICS, EVIDENCES))
+# claims are judged under this one: the last convolution's output, as the paper's section 2 says, in eval mode
+PRIMARY = Reading("gradcam", "running", "real", "conv3")
+ALL_READINGS = tuple(
+    Reading(method, statistics, evidence, layer)
+    for layer, statistics, method, evidence in product(
+        COMPARED_LAYERS, STATISTICS, COMPARED_METHODS, EVIDENCES
+    )
+)

@@ -9,22 +9,32 @@ import yaml
 from pydantic import Field, model_validator
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.models.options import MODELS, Padding, Preset
+from gradcam_gan.models.options import MODELS, PRESET_SIZE, Model, Padding, Preset
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.arms import Arm, ArmKind, Pruning, Rule
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import ValidatedModel, choose
 
-PROFILES = ("smoke", "quick", "seeds", "paper")
+PROFILES = ("smoke", "quick", "study", "paper")
 BASELINE_MODEL = "dcgan"
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
+
+
+class Pairs(ValidatedModel):
+    """The regime of the paired comparisons (notebooks 3 and 4): many short trainings; else as the study's own."""
+
+    seeds: list[int] = Field(
+        min_length=1, description="networks that every arm and every model is trained with"
+    )
+    train_images: int | None
+    width: int
+    learning_rate: float
+    epochs: int = Field(ge=1)
 
 
 class PruningStudy(Rule):
     """The pruning experiment of notebook 3: the rule, and who is trained again."""
 
-    seeds: list[int] = Field(min_length=1, description="networks that are trained again on fewer images")
-    epochs: int = Field(ge=1, description="how long")
     arms: list[ArmKind] = Field(description="these delete as many images as the 70 % rule")
     dose_arms: list[ArmKind] = Field(description="these delete the shares in doses")
     doses: list[float]
@@ -33,8 +43,6 @@ class PruningStudy(Rule):
 class ComparisonStudy(ValidatedModel):
     """The models of notebooks 4 and 5 beside DCGAN."""
 
-    seeds: list[int] = Field(min_length=1, description="networks that every model is trained with")
-    epochs: int = Field(ge=1, description="how long; DCGAN's checkpoint after as many is compared")
     models: list[str] = Field(description="names of MODELS; DCGAN is always compared")
     times: list[float] = Field(min_length=1, description="t/T at which D's diffused input is explained, 0..1")
 
@@ -72,7 +80,6 @@ class Study(ValidatedModel):
     device: str
     threads: int | None
     seeds: list[int] = Field(min_length=1, description="networks trained as in the paper")
-    background_seeds: list[int] = Field(description="networks trained with background padding, for C5")
     figure_epochs: list[int] = Field(min_length=2, description="the rows of Figure 1")
     figure_digits: list[int] = Field(
         min_length=1, description="Figure 1 shows the first held-out image of each"
@@ -80,26 +87,28 @@ class Study(ValidatedModel):
     probe_images: int = Field(ge=10, description="held-out images that every measure is taken on")
     calibration_images: int = Field(ge=2, description="training images that set BatchNorm's statistics")
     generated_images: int = Field(ge=20, description="images of each generator that its scores are taken on")
+    reference_images: tuple[int, int] | None = Field(
+        description="held-out images, from which to before which, that scores compare with; None: all"
+    )
+    pairs: Pairs
     pruning: PruningStudy
     comparison: ComparisonStudy
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        self._check_once("seeds", "background_seeds", "pruning.seeds", "pruning.arms", "pruning.dose_arms")
-        self._check_once("pruning.doses", "comparison.seeds", "comparison.models", "comparison.times")
-        for name in ("background_seeds", "pruning.seeds", "comparison.seeds"):
-            if not set(self._value(name)) <= set(self.seeds):
-                raise ValueError(f"{name}={self._value(name)} must be among seeds={self.seeds}")
-        for name in ("pruning.epochs", "comparison.epochs"):
-            if self._value(name) > self.epochs:
-                raise ValueError(f"{name}={self._value(name)} must not exceed epochs={self.epochs}")
+        self._check_once("seeds", "pairs.seeds", "pruning.arms", "pruning.dose_arms", "pruning.doses")
+        self._check_once("comparison.models", "comparison.times")
+        if not set(self.pairs.seeds) <= set(self.seeds):
+            raise ValueError(f"pairs.seeds={self.pairs.seeds} must be among seeds={self.seeds}")
+        if self.reference_images and not 0 <= self.reference_images[0] < self.reference_images[1]:
+            raise ValueError(f"reference_images={self.reference_images} must ascend from 0 or above")
         if sorted(set(self.figure_epochs)) != self.figure_epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must ascend")
         if not 0 <= self.figure_epochs[0] <= self.figure_epochs[-1] <= self.epochs:
             raise ValueError(f"figure_epochs={self.figure_epochs} must lie in 0..epochs={self.epochs}")
         self.configs()  # whatever a single training would refuse, refused now
         self.arms()
-        self.model_configs()
+        self.compared_configs()
         return self
 
     def _value(self, name: str) -> Any:  # noqa: ANN401 - of any field
@@ -118,7 +127,7 @@ class Study(ValidatedModel):
 
         Args:
             profile: one of ``PROFILES``.
-            changes: by name; ``pruning`` and ``comparison`` take a mapping of their parameters, or one at a time under
+            changes: by name; sections such as ``pruning`` take a mapping of their parameters, or one at a time under
                 a dotted name, ``**{"pruning.tau": 0.5}``.
 
         Raises:
@@ -155,52 +164,55 @@ class Study(ValidatedModel):
             name: value for name, value in _flat(self.model_dump()).items() if stored.get(name, ...) != value
         }
 
-    def config(self, seed: int, padding: Padding = "zeros") -> TrainingConfig:
-        """The training of one seed under one padding."""
+    def config(self, seed: int) -> TrainingConfig:
+        """The training of one seed as in the paper."""
         values = self.model_dump(include=set(TrainingConfig.model_fields))
-        return TrainingConfig(**values, seed=seed, padding=padding)
+        return TrainingConfig(**values, seed=seed)
 
     def configs(self) -> list[TrainingConfig]:
         """Every training of notebooks 1 and 2."""
-        return [
-            *(self.config(seed) for seed in self.seeds),
-            *(self.config(seed, "background") for seed in self.background_seeds),
-        ]
+        return [self.config(seed) for seed in self.seeds]
+
+    def paper28_config(self) -> TrainingConfig:
+        """The 28x28 network whose published code the paper's layer lists match, of the first seed."""
+        return self.config(self.seeds[0]).changed(preset="paper28", size=PRESET_SIZE["paper28"])
+
+    def pair_config(
+        self, seed: int, padding: Padding = "zeros", model: Model | None = None
+    ) -> TrainingConfig:
+        """The training of one seed in the regime of the paired comparisons."""
+        values = self.pairs.model_dump(exclude={"seeds"})
+        return self.config(seed).changed(**values, padding=padding, model=model)
 
     def arms(self) -> list[Arm]:
         """Every training of the pruning experiment."""
         kinds: list[tuple[ArmKind, float | None]] = [(kind, None) for kind in self.pruning.arms]
         kinds += [(kind, dose) for dose in self.pruning.doses for kind in self.pruning.dose_arms]
-        return [self._arm(kind, share, seed) for kind, share in kinds for seed in self.pruning.seeds]
+        return [self._arm(kind, share, seed) for kind, share in kinds for seed in self.pairs.seeds]
 
     def _arm(self, kind: ArmKind, share: float | None, seed: int) -> Arm:
         pruning = Pruning(
             arm=kind,
             share=share,
-            probe_images=self.probe_images,
             calibration_images=self.calibration_images,
             **self.pruning.model_dump(include=set(Rule.model_fields)),
         )
-        baseline = self.config(seed)
-        return Arm(pruning, baseline.changed(epochs=self.pruning.epochs), baseline)
+        return Arm(pruning, self.pair_config(seed), self.config(seed))
 
-    def model_configs(self) -> list[TrainingConfig]:
-        """Every training of the models that are compared with DCGAN; DCGAN's own are among ``configs``."""
-        return [
-            self.config(seed).changed(epochs=self.comparison.epochs, model=MODELS[name].model)
-            for name in self.comparison.models
-            for seed in self.comparison.seeds
-        ]
+    def background_configs(self) -> list[TrainingConfig]:
+        """The pairs' DCGANs whose first convolution pads with the background, for the cause of C5."""
+        return [self.pair_config(seed, "background") for seed in self.pairs.seeds]
 
     def compared_configs(self) -> list[TrainingConfig]:
-        """DCGAN's trainings of the seeds that are compared, then the other models'."""
-        return [*(self.config(seed) for seed in self.comparison.seeds), *self.model_configs()]
+        """The pairs' DCGANs, then the other models, seed by seed."""
+        models = [None, *(MODELS[name].model for name in self.comparison.models)]
+        return [self.pair_config(seed, model=model) for model in models for seed in self.pairs.seeds]
 
     @property
     def comparison_rows(self) -> list[int]:
         """The epochs of Figure 1 that the compared models reach, and their last."""
-        shown = {epoch for epoch in self.figure_epochs if epoch < self.comparison.epochs}
-        return sorted(shown | {self.comparison.epochs})
+        shown = {epoch for epoch in self.figure_epochs if epoch < self.pairs.epochs}
+        return sorted(shown | {self.pairs.epochs})
 
     @property
     def runs_dir(self) -> Path:

@@ -1,87 +1,94 @@
+"""Rules over networks, the verdicts that follow, and Holm's correction."""
+
 import math
-from itertools import combinations_with_replacement
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from gradcam_gan.intervals import Interval
-from gradcam_gan.studies.claims import NOTHING, Claim, Finding, ledger, outcome_of, over_seeds, within
-from gradcam_gan.studies.readings import READINGS
+from gradcam_gan.intervals import student_interval
+from gradcam_gan.studies.claims import Claim, Rule, decision, holm, ledger, verdict_of
+
+SHARE = Rule("share", holds_above=0.5, fails_below=0.75, if_true=0.85, if_false=0.5)
+CHANGE = Rule("change of log FID", 0.0, 0.0, 0.3, 0.0, lower_is_better=True, equivalence=0.15)
 
 
-def outcomes(claim):
-    return [finding.outcome for finding in claim.findings]
-
-
-def findings_of(*outcomes):
-    return [Finding(READINGS[i % 4], outcome, NOTHING, "words") for i, outcome in enumerate(outcomes)]
-
-
-def test_there_are_four_readings_of_gradcam():
-    assert {reading.method for reading in READINGS} == {"gradcam"}
-    assert [(reading.statistics, reading.evidence) for reading in READINGS] == [
-        ("running", "real"), ("running", "fake"), ("reference", "real"), ("reference", "fake")
-    ]  # fmt: skip
+def around(mean, spread=0.02, networks=12):
+    """So many values of this mean and about this spread."""
+    return mean + spread * np.linspace(-1, 1, networks)
 
 
 @pytest.mark.parametrize(
-    "found", list(combinations_with_replacement(["holds", "fails", "unclear", "no maps"], 4)), ids="-".join
-)
-def test_the_verdict_follows_from_the_readings_that_show_maps(found):
-    counted = [outcome for outcome in found if outcome != "no maps"]
-    if counted and all(outcome == "holds" for outcome in counted):
-        expected = "reproduced"
-    elif any(outcome == "holds" for outcome in counted):
-        expected = "partly"
-    elif counted and all(outcome == "fails" for outcome in counted):
-        expected = "not reproduced"
-    else:
-        expected = "inconclusive"
-    assert Claim("C0", "", "", findings_of(*found)).verdict == expected
-    assert Claim("C0", "", "", findings_of(*reversed(found))).verdict == expected
-
-
-def test_a_claim_reads_as_verdict_text_rule_and_a_line_per_reading():
-    text = str(Claim("C0", "it shines", "it does", findings_of("holds", "fails", "unclear", "no maps")))
-    head, *lines = text.split("\n")
-    assert head == "**C0: partly** (“it shines”; holds if it does)."
-    assert lines == ["", *(f"- {reading}: words." for reading in READINGS)]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "outcome"),
+    ("rule", "values", "outcome"),
     [
-        (0.1, 2, "holds"),
-        (-2, -0.1, "fails"),
-        (0, 2, "unclear"),
-        (-2, 0, "unclear"),
-        (math.nan, math.nan, "unclear"),
+        (SHARE, around(0.9), "holds"),
+        (SHARE, around(0.6), "holds"),  # above 0.5 and below 0.75: holding goes first
+        (SHARE, around(0.4), "fails"),
+        (SHARE, around(0.5, 0.1), "fails"),
+        (SHARE, around(0.6, 0.9, 4), "unclear"),
+        (SHARE, [0.9], "unclear"),
+        (SHARE, [], "unclear"),
+        (CHANGE, around(-0.3), "holds"),
+        (CHANGE, around(0.3), "fails"),
+        (CHANGE, around(0.0, 0.1), "fails"),  # equivalent
+        (CHANGE, around(0.0, 0.6), "unclear"),
+        (CHANGE, around(-0.05), "holds"),  # small, and sure to be below 0
     ],
 )
-def test_an_outcome_needs_an_interval_beyond_0(low, high, outcome):
-    assert outcome_of(Interval(0.0, low, high, 3)) == outcome
+def test_outcomes(rule, values, outcome):
+    assert rule.outcome(values) == outcome
 
 
-def test_over_seeds_is_students_interval():
-    values = [0.2, 0.5, 0.9]
-    found = over_seeds(pd.Series(values, pd.Index([4, 5, 6], name="seed")))
-    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert (found.estimate, found.low, found.high) == pytest.approx((np.mean(values), low, high))
-    assert (found.n, found.unit) == (3, "seeds")
-    assert within(0, found).low == 0 < found.estimate < within(0, found).high == 1
+def test_p_value_is_below_its_level_where_the_rule_holds():
+    assert SHARE.p_value(around(0.9)) < 0.025 < SHARE.p_value(around(0.45))
+    assert CHANGE.p_value(around(-0.3)) < 0.025 < CHANGE.p_value(around(0.3))
+    assert math.isnan(SHARE.p_value([0.9]))
 
 
-def test_the_ledger_has_a_row_per_claim_and_reading_and_survives_a_csv_file(tmp_path):
-    finding = Finding(READINGS[1], "holds", Interval(0.5, 0.25, 0.75, 5, unit="seeds"), "words, “more”")
-    claims = [Claim("C0", "text", "rule", [Finding(READINGS[0], "no maps", NOTHING, "none"), finding])]
-    table = ledger([*claims, Claim("P0", "text", "rule", [Finding("FID", "fails", NOTHING, "words")])])
-    assert table["claim"].tolist() == ["C0", "C0", "P0"]
-    assert table.iloc[1].to_dict() == {
-        "claim": "C0", "text": "text", "rule": "rule", "verdict": "reproduced", "reading": str(READINGS[1]),
-        "outcome": "holds", "estimate": 0.5, "low": 0.25, "high": 0.75, "n": 5, "unit": "seeds",
-        "sentence": "words, “more”",
-    }  # fmt: skip
-    table.to_csv(tmp_path / "ledger.csv", index=False)
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "ledger.csv"), table, check_dtype=False, rtol=1e-12)
+def test_power_grows_with_the_networks_and_errs_as_often_as_the_level():
+    values = around(0.6, 0.3)
+    few, many = SHARE.power(values, 4), SHARE.power(values, 40)
+    assert many["holds_if_true"] > few["holds_if_true"]
+    assert many["holds_if_false"] == pytest.approx(0.025, abs=0.01)
+    assert many["fails_if_false"] > 0.95
+
+
+def test_networks_needed_decide_and_one_fewer_does_not():
+    values = around(0.72, 0.4, 6)
+    needed = SHARE.networks_needed(values)
+    mean, spread = np.mean(values), np.std(values, ddof=1)
+    low = [mean - stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n) for n in (needed, needed - 1)]
+    assert low[0] > 0.5 >= low[1]
+    assert "would take about" in decision("inconclusive", SHARE, values)
+    assert decision("reproduced", SHARE, values) == ""
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        (["holds"], "reproduced"),
+        (["holds", "holds"], "reproduced"),
+        (["holds", "fails"], "partly"),
+        (["holds", "unclear"], "partly"),
+        (["fails", "holds"], "not reproduced"),
+        (["fails"], "not reproduced"),
+        (["unclear", "holds"], "inconclusive"),
+    ],
+)
+def test_verdicts(outcomes, verdict):
+    assert verdict_of(outcomes) == verdict
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    with_unknown = holm({"a": 0.01, "b": math.nan})
+    assert with_unknown["a"] == 0.02 and math.isnan(with_unknown["b"])
+
+
+def test_the_ledger_has_a_row_a_claim():
+    claim = Claim(
+        "C1", "text", "rule", "partly", "share", student_interval([0.4, 0.6]), "words", 0.2, {"n": 3}
+    )
+    (row,) = ledger([claim]).to_dict("records")
+    assert (row["verdict"], row["estimate"], row["n"], row["beside"]) == ("partly", 0.5, 2, "n: 3")
+    assert "**C1: partly**" in str(claim)

@@ -1,171 +1,353 @@
-"""The paper's claims C1 to C5 as rules: what each says, when it holds, and what the tables' numbers come to.
+"""The paper's claims C1 to C5 as rules: one primary number a network, its bounds, and the verdict.
 
-Every ``table`` has rows of ``ExplainedRun.measures`` with the paper's padding. What was known when a rule was written
-is said in ``claims``.
+Written before the first table of the ``study`` profile was computed. One earlier network (seed 0, which no verdict
+counts) had been looked at when the quantities were chosen.
+
+f is a map's focus above chance (``tables.focus_above_chance``): (focus - area) / (1 - area), 0 for a map that is zero
+everywhere; K(e) is its mean over the probe images after epoch e.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pandas as pd
 
-from gradcam_gan.intervals import Interval
+from gradcam_gan.intervals import Interval, student_interval
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.studies.claims import (
-    ENOUGH_SEEDS,
-    NOTHING,
-    Claim,
-    Finding,
-    Outcome,
-    outcome_of,
-    over_seeds,
-    within,
-)
-from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch, clearness, select
-from gradcam_gan.studies.readings import READINGS
+from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, select
+from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 
-CLEAREST_EPOCH = 15  # C1: of the epochs 5, 10, 15, 20, 25
+FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
+CLEAREST_EPOCH = 15  # C1
+NEAR = range(13, 18)  # C1: "about epoch 15"
+FAR = (*range(5, 13), *range(18, 26))
 BEST_EPOCH = 18  # C2
-BEST_EPOCH_PRECISION = 4  # C2: an interval wider than this many epochs singles out no epoch
-SAME_MAP = 0.1  # C3: a change (1 - correlation) below this is "the same feature"
-SOME = 0.01  # C3, C5: "some images" are more than this share of them
+SIMILAR = (0.7, 0.8, 0.9)  # C3: correlations that are reported as "the same feature"
 PAPER_EPOCHS = {"C1": CLEAREST_EPOCH, "C2": BEST_EPOCH}  # marks on the charts
 
+Values = Callable[[Tables, Reading], pd.Series]
 
-def judge_clearest_epoch(table: pd.DataFrame, epochs: Sequence[int]) -> Claim:
-    """C1: are the maps clearest at about epoch 15 of Figure 1's rows?"""
 
-    def find(rows: pd.DataFrame, reading: Reading) -> Finding:
-        if CLEAREST_EPOCH not in epochs:
-            return Finding(reading, "unclear", NOTHING, f"epoch {CLEAREST_EPOCH} is not among the rows")
-        lift = clearness(rows, "seed")[list(epochs)]
-        mean = dict(zip(epochs, lift.mean(), strict=True))
-        other = max((epoch for epoch in epochs if epoch != CLEAREST_EPOCH), key=lambda epoch: mean[epoch])
-        effect = over_seeds(lift[CLEAREST_EPOCH] - lift[other])
-        sentence = (
-            f"focus lift at epoch {CLEAREST_EPOCH} is {mean[CLEAREST_EPOCH]:.2f}, at the best other row "
-            f"(epoch {other}) {mean[other]:.2f}, difference {effect}"
-        )
-        return Finding(reading, outcome_of(effect), effect, sentence)
+@dataclass(frozen=True)
+class Part:
+    """A part of a claim's rule: a quantity by network (a Series by seed), and what it is held to."""
 
-    return Claim(
-        "C1",
+    values: Values
+    rule: Rule
+
+
+def clearness(tables: Tables, reading: Reading) -> pd.DataFrame:
+    """K by epoch (rows) and seed (columns)."""
+    return select(tables.epochs, reading).pivot_table("focus", "epoch", "seed")
+
+
+def share_below_near(tables: Tables, reading: Reading) -> pd.Series:
+    """C1: share of the epochs 5-12 and 18-25 whose K lies below the mean K of 13-17, ties half."""
+    curves = clearness(tables, reading)
+    if not {*NEAR, *FAR} <= set(curves.index):
+        return pd.Series(dtype=float)
+    return _share_below(curves.loc[[*FAR]], curves.loc[[*NEAR]].mean(axis=0))
+
+
+def percentile_of_best(tables: Tables, reading: Reading) -> pd.Series:
+    """C2: share of the other epochs 5-25 whose K lies below K(18), ties half."""
+    curves = _compared(clearness(tables, reading))
+    if BEST_EPOCH not in curves.index:
+        return pd.Series(dtype=float)
+    return _share_below(curves.drop(BEST_EPOCH), curves.loc[[BEST_EPOCH]].mean(axis=0))
+
+
+def change_agreement(tables: Tables, reading: Reading) -> pd.Series:
+    """C3: does an image change in one network as it does in the others (``agreement``)?"""
+    return agreement(select(tables.probes, reading), "change")
+
+
+def generator_beats(tables: Tables, reading: Reading) -> pd.Series:
+    """C4: share of the other epochs 5-25 with a higher FID than that of the epoch with the largest K."""
+    log_fid = _log_fid(tables)
+    return pd.Series(
+        {
+            seed: _share_above(log_fid[seed], epoch)
+            for seed, epoch in _picked(tables, reading).items()
+            if seed in log_fid
+        },
+        dtype=float,
+    )
+
+
+def gain_of_picked(tables: Tables, reading: Reading) -> pd.Series:
+    """Beside C4: log FID at the epoch with the largest K, minus that at epoch 25."""
+    log_fid = _log_fid(tables)
+    picked = {seed: epoch for seed, epoch in _picked(tables, reading).items() if seed in log_fid}
+    return pd.Series(
+        {seed: log_fid[seed][epoch] - log_fid[seed][LAST] for seed, epoch in picked.items()}, dtype=float
+    )
+
+
+def share_around(tables: Tables, reading: Reading) -> pd.Series:
+    """C5 (a): share of probes whose map's lift is below 0.5, mean of the five rows."""
+    rows = select(tables.probes, reading)
+    area = rows["area"]
+    # focus = f (1 - area) + area, and lift is that over the area
+    lifts = rows.filter(regex=r"^focus_\d+$").mul((1 - area) / area, axis=0) + 1
+    return (lifts < AROUND).mean(axis=1).groupby(rows["seed"]).mean()
+
+
+def focus_agreement(tables: Tables, reading: Reading) -> pd.Series:
+    """C5 (b): is it the image, whichever the network (``agreement`` of the mean f over the rows)?"""
+    rows = select(tables.probes, reading)
+    return agreement(rows.assign(focus=rows.filter(regex=r"^focus_\d+$").mean(axis=1)), "focus")
+
+
+def agreement(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Spearman's correlation over images of a network's values with their mean over the *other* networks.
+
+    The digit's area is taken out of both (partial correlation of ranks): thick digits may change less in any network.
+    An image without a value is left out.
+
+    Args:
+        rows: columns ``seed``, ``image``, ``area`` and the named one.
+        column: whose values.
+
+    Returns:
+        By seed; empty for fewer than three networks: of two, both have the same value.
+    """
+    table = rows.pivot_table(column, "image", "seed")
+    area = rows.groupby("image")["area"].first().reindex(table.index)
+    if table.shape[1] < 3:
+        return pd.Series(dtype=float)
+    found = {
+        seed: partial_spearman(table[seed], table.drop(columns=seed).mean(axis=1), area) for seed in table
+    }
+    return pd.Series(found, dtype=float).dropna()
+
+
+def jackknife(rows: pd.DataFrame, column: str) -> Interval:
+    """The mean ``agreement`` with an interval by leaving out one network at a time.
+
+    The networks' values are not independent: each is compared with the mean of the others.
+    """
+    seeds = rows["seed"].unique()
+    whole = agreement(rows, column).mean()
+    pseudo = [
+        len(seeds) * whole - (len(seeds) - 1) * agreement(rows[rows["seed"] != seed], column).mean()
+        for seed in seeds
+        if len(seeds) > 3
+    ]
+    return student_interval(pseudo)
+
+
+def partial_spearman(a: pd.Series, b: pd.Series, given: pd.Series) -> float:
+    """Spearman's correlation of a and b, a third taken out; NaN where one of them is constant."""
+    together = pd.concat([a, b, given], axis=1).dropna()
+    if len(together) < 3 or (np.ptp(together.to_numpy(), axis=0) == 0).any():
+        return float("nan")
+    ranks = together.rank().to_numpy()
+    ab, a_given, b_given = (np.corrcoef(ranks[:, i], ranks[:, j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2)))
+    left = (1 - a_given**2) * (1 - b_given**2)
+    return float((ab - a_given * b_given) / np.sqrt(left)) if left > 1e-12 else float("nan")
+
+
+def _share(quantity: str) -> Rule:
+    """Of epochs: 0.5 is chance."""
+    return Rule(quantity, holds_above=0.5, fails_below=0.75, if_true=0.85, if_false=0.5)
+
+
+def _correlation(quantity: str) -> Rule:
+    return Rule(quantity, holds_above=0.2, fails_below=0.2, if_true=0.4, if_false=0.0)
+
+
+RULES: dict[str, tuple[str, str, list[Part]]] = {
+    "C1": (
         f"features are recognised most clearly at about epoch {CLEAREST_EPOCH}",
-        f"over seeds, the focus lift at epoch {CLEAREST_EPOCH} exceeds that of the best other row of Figure 1",
-        [_if_maps(table, reading, find) for reading in READINGS],
-    )
-
-
-def judge_best_epoch(table: pd.DataFrame, best: Mapping[Reading, BestEpoch]) -> Claim:
-    """C2: is epoch 18 the best of all (``best_epochs``)?"""
-    last, seeds = table["epoch"].max(), table["seed"].nunique()
-
-    def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
-        found = best[reading]
-        effect = Interval(found.epoch, found.low, found.high, seeds, unit="seeds")
-        each = ", ".join(f"{epoch} (seed {seed})" for seed, epoch in found.by_seed.items())
-        sentence = (
-            f"the clearest epoch is {found.epoch} [{found.low}, {found.high}]; one seed at a time: {each}"
-        )
-        if last < BEST_EPOCH:
-            return Finding(reading, "unclear", effect, f"only {last} epochs were trained; {sentence}")
-        if seeds < ENOUGH_SEEDS:
-            sentence += f"; {ENOUGH_SEEDS} seeds are needed for a verdict"
-            return Finding(reading, "unclear", effect, sentence)
-        if not found.low <= BEST_EPOCH <= found.high:
-            return Finding(reading, "fails", effect, sentence)
-        precise = found.high - found.low <= BEST_EPOCH_PRECISION
-        return Finding(reading, "holds" if precise else "unclear", effect, sentence)
-
-    return Claim(
-        "C2",
+        "over networks, the share of the epochs 5 to 12 and 18 to 25 whose K lies below the mean K of 13 to 17: holds "
+        "if its interval lies above 0.5 (chance), else fails if it lies below 0.75",
+        [Part(share_below_near, _share("share of epochs less clear than 13 to 17"))],
+    ),
+    "C2": (
         f"comparing the models of similar epochs finds the best one: epoch {BEST_EPOCH}",
-        f"the bootstrap interval of the epoch with the largest focus lift contains {BEST_EPOCH} "
-        f"and spans at most {BEST_EPOCH_PRECISION} epochs, over at least {ENOUGH_SEEDS} seeds",
-        [_if_maps(table, reading, find) for reading in READINGS],
-    )
-
-
-def judge_probes(table: pd.DataFrame, changes: pd.DataFrame) -> Claim:
-    """C3: do some images show the same map at every epoch (``changes_of_rows``, with the paper's padding)?"""
-
-    def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
-        rows = select(changes, reading)
-        same = (rows["largest_change"] < SAME_MAP).groupby(rows["seed"]).mean()
-        effect = within(0, over_seeds(same))
-        typical = over_seeds(rows["mean_change"].groupby(rows["seed"]).mean())
-        sentence = (
-            f"{100 * effect.estimate:.1f} % of the images keep their map (by seed: "
-            f"{', '.join(f'{100 * share:.1f} %' for share in same)}); "
-            f"from one row to the next a map changes by {typical} on average"
-        )
-        holds = same > SOME
-        outcome: Outcome = "holds" if holds.all() else "unclear" if holds.any() else "fails"
-        return Finding(reading, outcome, effect, sentence)
-
-    return Claim(
-        "C3",
+        f"over networks, the share of the other epochs 5 to 25 whose K lies below that of epoch {BEST_EPOCH}: holds if "
+        "its interval lies above 0.5 (chance), else fails if it lies below 0.75",
+        [Part(percentile_of_best, _share(f"share of epochs less clear than {BEST_EPOCH}"))],
+    ),
+    "C3": (
         "some sample images show the same feature at every epoch, so suitable samples must be chosen",
-        f"in every seed more than {100 * SOME:.0f} % of the images keep a map whose change (1 - correlation) between "
-        f"neighbouring rows of Figure 1 stays below {SAME_MAP}",
-        [_if_maps(table, reading, find) for reading in READINGS],
-    )
-
-
-def judge_generator(table: pd.DataFrame, correlations: pd.DataFrame) -> Claim:
-    """C4: does a clearer D go with a better G (``rank_correlations``)?"""
-
-    def find(_rows: pd.DataFrame, reading: Reading) -> Finding:
-        rows = correlations[correlations["reading"] == str(reading)].set_index("seed")
-        effect, given_epoch = (within(-1, over_seeds(rows[name])) for name in ("rho", "rho_given_epoch"))
-        beaten = within(0, over_seeds(rows["beaten"]))
-        sentence = (
-            f"rank correlation over epochs of focus lift with -FID {effect}, given the epoch {given_epoch}; "
-            f"the generator of the clearest epoch is better than a share {beaten} of the others (chance: 0.5)"
-        )
-        outcomes = {outcome_of(effect), outcome_of(given_epoch)}
-        if outcomes == {"holds"}:
-            return Finding(reading, "holds", effect, sentence)
-        return Finding(reading, "fails" if "fails" in outcomes else "unclear", effect, sentence)
-
-    return Claim(
-        "C4",
+        "over networks, the rank correlation over images of how much a map changes over the five rows with its mean "
+        "change in the other networks, the digit's area taken out: holds if its interval lies above 0.2 (stability is "
+        "the image's own, so choosing samples makes sense), fails if it lies below",
+        [
+            Part(
+                change_agreement,
+                _correlation("rank correlation of an image's change with that in other networks"),
+            )
+        ],
+    ),
+    "C4": (
         "a well trained D, picked by its heatmaps, raises the chance of a well trained G",
-        "over seeds, the rank correlation between D's focus lift and G's quality (-FID) over the epochs is above 0, "
-        "also given the epoch; fails if either is below 0",
-        [_if_maps(table, reading, find) for reading in READINGS],
-    )
-
-
-def judge_off_digit(table: pd.DataFrame, epoch: int) -> Claim:
-    """C5: does D look around the digit instead of at it, for some images, at one epoch?"""
-
-    def find(rows: pd.DataFrame, reading: Reading) -> Finding:
-        # without a lift: maps that are zero everywhere, and images without a digit
-        rows = rows[rows["epoch"] == epoch].dropna(subset="focus_lift")
-        effect = within(0, over_seeds((rows["focus_lift"] < 1).groupby(rows["seed"]).mean()))
-        sentence = f"at epoch {epoch} the share of images with a focus lift below 1 is {effect}"
-        outcome = outcome_of(replace(effect, low=effect.low - SOME, high=effect.high - SOME))
-        return Finding(reading, outcome, effect, sentence)
-
-    return Claim(
-        "C5",
+        "over networks, the share of the other epochs 5 to 25 whose G has a higher FID than at the epoch of largest K: "
+        "holds if its interval lies above 0.5 (chance), else fails if it lies below 0.75",
+        [Part(generator_beats, _share("share of epochs with a worse G than the one picked"))],
+    ),
+    "C5": (
         "for some images D looks around the digit instead of at it",
-        f"over seeds, more than {100 * SOME:.0f} % of the images have a focus lift below 1",
-        [_if_maps(table, reading, find, epoch) for reading in READINGS],
+        f"over networks, (a) the share of images with a lift below {AROUND:g}, mean of the five rows, holds above 0.05 "
+        "and fails below; (b) the rank correlation over images of f with its mean in the other networks, the digit's "
+        "area taken out, holds above 0.2; (a) alone: partly",
+        [
+            Part(
+                share_around,
+                Rule(f"share of images with a lift below {AROUND:g}", 0.05, 0.05, if_true=0.1, if_false=0.02),
+            ),
+            Part(
+                focus_agreement,
+                _correlation("rank correlation of an image's f with that in other networks"),
+            ),
+        ],
+    ),
+}
+
+
+def judge(name: str, tables: Tables, planned: int = PLANNED_NETWORKS) -> Claim:
+    """The verdict on one of ``RULES`` under the primary reading, with what stands beside it.
+
+    Beside it: the rule's simulated power at the planned number of networks, under how many readings the rule would
+    come out the same, what it says under settled statistics, and without the networks that did not train well.
+    """
+    text, words, parts = RULES[name]
+    measured = [part.values(tables, PRIMARY) for part in parts]
+    outcomes = [part.rule.outcome(values) for part, values in zip(parts, measured, strict=True)]
+    verdict, main = verdict_of(outcomes), parts[0].rule
+    effects = [student_interval(values) for values in measured]
+    numbers = "; ".join(
+        f"{part.rule.quantity}: {effect}" for part, effect in zip(parts, effects, strict=True)
+    )
+    return Claim(
+        name,
+        text,
+        words,
+        verdict,
+        main.quantity,
+        effects[0],
+        numbers + decision(verdict, main, measured[0]),
+        p=max(part.rule.p_value(values) for part, values in zip(parts, measured, strict=True)),
+        beside=_beside(name, tables, verdict, measured[0], planned),
     )
 
 
-def _if_maps(
-    table: pd.DataFrame,
-    reading: Reading,
-    find: Callable[[pd.DataFrame, Reading], Finding],
-    epoch: int | None = None,
-) -> Finding:
-    """The finding under one reading, unless its maps (of one epoch, or of all trained ones) are mostly zero."""
-    rows = select(table, reading)
-    shown = rows[rows["epoch"] == epoch] if epoch is not None else rows[rows["epoch"] > 0]
-    zero = shown["all_zero"].mean()
-    if zero > MOSTLY_ZERO:
-        return Finding(reading, "no maps", NOTHING, f"{100 * zero:.0f} % of the maps are zero everywhere")
-    return find(rows, reading)
+def sensitivity(tables: Tables, names: Sequence[str] = tuple(RULES)) -> pd.DataFrame:
+    """Every claim under every reading of the tables: what its rule would have said.
+
+    Returns:
+        A row per claim and reading: ``claim``, ``layer``, ``statistics``, ``method``, ``evidence``, ``verdict``, and
+        ``estimate``, ``low``, ``high``, ``n`` of the first part's quantity.
+    """
+    rows = []
+    for name in names:
+        for reading in present_readings(tables):
+            measured = [(part.rule, part.values(tables, reading)) for part in RULES[name][2]]
+            effect = student_interval(measured[0][1])
+            rows.append(
+                {
+                    "claim": name,
+                    **asdict(reading),
+                    "verdict": verdict_of([rule.outcome(values) for rule, values in measured]),
+                    **{key: getattr(effect, key) for key in ("estimate", "low", "high", "n")},
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def present_readings(tables: Tables) -> list[Reading]:
+    """The readings that the tables have, in the order of ``ALL_READINGS``."""
+    keys = ["method", "statistics", "evidence", "layer"]
+    known = set(tables.probes[keys].drop_duplicates().itertuples(index=False, name=None))
+    return [reading for reading in ALL_READINGS if tuple(asdict(reading)[key] for key in keys) in known]
+
+
+def _beside(name: str, tables: Tables, verdict: str, values: pd.Series, planned: int) -> dict[str, object]:
+    rule = RULES[name][2][0].rule
+    verdicts = sensitivity(tables, [name])
+    beside: dict[str, object] = {
+        "same under": f"{(verdicts['verdict'] == verdict).sum()} of {len(verdicts)} readings",
+    }
+    settled = _verdict(name, tables, replace(PRIMARY, statistics="settled"))
+    stale = " (decided by stale BatchNorm statistics)" if settled != verdict else ""
+    beside["under settled statistics"] = f"{settled}{stale}"
+    healthy = tables.healthy()
+    beside["healthy networks alone"] = (
+        f"{_verdict(name, healthy, PRIMARY)}, n={healthy.epochs['seed'].nunique()}"
+    )
+    if len(values) > 1:
+        power = rule.power(values, planned)
+        beside[f"power with {planned} networks"] = (
+            f"holds in {power['holds_if_true']:.0%} if the truth is {rule.if_true:g}; if it is {rule.if_false:g}, "
+            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
+        )
+    return beside | EXTRA.get(name, lambda _: {})(tables)
+
+
+def _verdict(name: str, tables: Tables, reading: Reading) -> str:
+    return verdict_of([part.rule.outcome(part.values(tables, reading)) for part in RULES[name][2]])
+
+
+def _extra_of_probes(tables: Tables) -> dict[str, object]:
+    rows = select(tables.probes, PRIMARY)
+    stable = {r: student_interval((rows["change"] <= 1 - r).groupby(rows["seed"]).mean()) for r in SIMILAR}
+    return {
+        "jackknife": jackknife(rows, "change"),
+        **{f"images whose five maps correlate at {r:g} or more": share for r, share in stable.items()},
+    }
+
+
+def _extra_of_generator(tables: Tables) -> dict[str, object]:
+    return {
+        f"log FID at the epoch picked, minus that at {LAST}": student_interval(
+            gain_of_picked(tables, PRIMARY)
+        ),
+        "epochs picked": ", ".join(
+            f"{epoch} (seed {seed})" for seed, epoch in _picked(tables, PRIMARY).items()
+        ),
+    }
+
+
+def _extra_of_around(tables: Tables) -> dict[str, object]:
+    rows = select(tables.probes, PRIMARY)
+    return {
+        "jackknife of (b)": jackknife(
+            rows.assign(focus=rows.filter(regex=r"^focus_\d+$").mean(axis=1)), "focus"
+        )
+    }
+
+
+EXTRA = {"C3": _extra_of_probes, "C4": _extra_of_generator, "C5": _extra_of_around}
+
+
+def _compared(by_epoch: pd.DataFrame) -> pd.DataFrame:
+    """The epochs 5 to 25, if all of them are there; else nothing."""
+    wanted = range(FIRST, LAST + 1)
+    return by_epoch.loc[[*wanted]] if set(wanted) <= set(by_epoch.index) else by_epoch.iloc[:0]
+
+
+def _picked(tables: Tables, reading: Reading) -> dict[int, int]:
+    """By seed the epoch 5-25 of largest K."""
+    curves = _compared(clearness(tables, reading))
+    return {seed: int(curves[seed].idxmax()) for seed in tables.seeds} if len(curves) else {}
+
+
+def _log_fid(tables: Tables) -> pd.DataFrame:
+    """By epoch 5-25 (rows) and seed (columns)."""
+    return _compared(tables.scores.pivot_table("fid", "epoch", "seed").map(math.log))
+
+
+def _share_below(others: pd.DataFrame, value: pd.Series) -> pd.Series:
+    """Share of the rows that lie below a value of each column, ties half."""
+    return ((others < value) + (others == value) / 2).mean()
+
+
+def _share_above(by_epoch: pd.Series, epoch: int) -> float:
+    """Share of the other epochs above that one's value, ties half."""
+    others = by_epoch.drop(epoch)
+    return float(((others > by_epoch[epoch]) + (others == by_epoch[epoch]) / 2).mean())

@@ -1,266 +1,302 @@
-"""The discriminators of a study compared over the epochs: what their maps look at, and what of it changes.
+"""What the discriminators of a study look at, as one compact table a network: all verdicts come from these alone.
 
-Every table here has the choices of ``Reading`` as columns ``method``, ``statistics``, ``evidence``, or a reading's
-name as column ``reading``.
+Explaining a network streams: its maps of one epoch at a time, under every reading, are measured at the layer's own
+resolution and dropped.
 """
 
+import gzip
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, product
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.nn import functional as F
 
-from gradcam_gan.explaining.measures import digit_mask, map_change, measure
-from gradcam_gan.intervals import interval_over_seeds
-from gradcam_gan.run_explainer import ExplainedRun, Reading
-from gradcam_gan.studies.claims import columns_of, within
-from gradcam_gan.studies.readings import ALL_READINGS, READINGS
+from gradcam_gan.data import to_model_range
+from gradcam_gan.explaining.cam import evidence_maps
+from gradcam_gan.explaining.measures import digit_mask, map_change
+from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer, Statistics
+from gradcam_gan.scoring.scores import evaluate_run, reference_for
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
+from gradcam_gan.studies.study import Study
+from gradcam_gan.training import files
+from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
+from gradcam_gan.training.loop import train, training_images
+from gradcam_gan.training.provenance import provenance
 
-MOSTLY_ZERO = 0.5  # where a larger share of the maps is zero everywhere, the others say nothing of the whole
-ROUNDING = 1e-12  # what is left of 0 where one follows the epoch exactly
+LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part of the logit
+AROUND = 0.5  # a lift below this is a look around the digit (C5)
+IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
+HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
+# the parameters of a study that decide a network's tables, beside its training's
+MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
+PARTS = {
+    "epochs": "csv",
+    "probes": "csv.gz",
+    "scores": "csv",
+}  # the tables of a network, and how they are kept
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What was measured of one network or of several.
+
+    Attributes:
+        epochs: a row per network, epoch and reading, with ``seed``, ``epoch``, those of ``Reading``, ``measure_epoch``.
+        probes: a row per network, reading and probe image: ``area`` of the digit (0..1), f at each row of Figure 1
+            (``focus_5`` and so on), and ``change`` over the rows (``largest_change``).
+        scores: a row per network and epoch: G's scores (``evaluate``), D's ``accuracy_*``, and ``row``, whether the
+            epoch is a row of Figure 1.
+    """
+
+    epochs: pd.DataFrame
+    probes: pd.DataFrame
+    scores: pd.DataFrame
+
+    @classmethod
+    def together(cls, tables: Sequence[Self]) -> Self:
+        """Of several networks."""
+        return cls(*(pd.concat([getattr(one, part) for one in tables], ignore_index=True) for part in PARTS))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the networks."""
+        return sorted(self.epochs["seed"].unique().tolist())
+
+    def healthy(self) -> Self:
+        """Those networks that trained well (``health``)."""
+        well = health(self.scores).query("healthy")["seed"]
+        return type(self)(
+            *(table[table["seed"].isin(well)] for table in (self.epochs, self.probes, self.scores))
+        )
+
+    def save(self, folder: Path, name: str, origin: Mapping[str, object]) -> None:
+        """Write one network's tables and where they come from, the latter last: it says that they are whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, suffix in PARTS.items():
+            content = getattr(self, part).to_csv(index=False, float_format="%.4g").encode()
+            packed = gzip.compress(content, mtime=0) if suffix.endswith("gz") else content
+            files.write_bytes(folder / f"{name}.{part}.{suffix}", packed)
+        files.write_json(folder / f"{name}.json", {**origin, **provenance()})
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Self:
+        """Read them back: as exact as they are kept, to four digits."""
+        return cls(*(pd.read_csv(folder / f"{name}.{part}.{suffix}") for part, suffix in PARTS.items()))
+
+
+def network_tables(study: Study, seed: int, folder: Path) -> Tables:
+    """The tables of one of a study's networks: read where they were made from the same, else made now and kept.
+
+    Trains the network, and scores its generators, if that has not been done.
+
+    Args:
+        study: which says what is measured.
+        seed: whose network.
+        folder: of figures; the tables are kept in ``networks`` within it.
+    """
+    config, kept = study.config(seed), folder / "networks"
+    origin = {"run": config.name, "measured": study.model_dump(mode="json", include=set(MEASURED))}
+    if not has_tables(study, seed, folder):
+        run, device = train(config, study.runs_dir), resolve_device(study.device)
+        images, held_out = training_images(config).images, training_images(config, "test").images
+        reference = reference_for(config, study.runs_dir, device, study.reference_images)
+        scores = evaluate_run(run, reference, count=study.generated_images)
+        explainer = RunExplainer(run, images[: study.calibration_images], device)
+        with cpu_threads(study.threads), reproducible_kernels():
+            found = measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
+        found.save(kept, config.name, origin)
+    return Tables.load(kept, config.name)
+
+
+def has_tables(study: Study, seed: int, folder: Path) -> bool:
+    """Whether a network's tables are there, made as this study would make them."""
+    path = folder / "networks" / f"{study.config(seed).name}.json"
+    wanted = study.model_dump(mode="json", include=set(MEASURED))
+    return path.is_file() and files.read_json(path).get("measured") == wanted
 
 
 def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     """The rows of one reading, of a table that has its choices as columns."""
-    return table[
-        (table["method"] == reading.method)
-        & (table["statistics"] == reading.statistics)
-        & (table["evidence"] == reading.evidence)
-    ]
+    return table[np.logical_and.reduce([table[key] == value for key, value in asdict(reading).items()])]
 
 
-def change_between(maps: Tensor) -> Tensor:
-    """Change of each image's map from one epoch to the next: (E, N, H, W) -> (E - 1, N).
+def health(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a network: ``seed``, ``healthy_rows`` (share of Figure 1's rows) and ``healthy``: at least 4 of 5 are.
 
-    1 - Pearson's correlation: 0 the same pattern, 1 unrelated, 2 reversed. Where a map is constant (all zero)
-    there is no correlation: two constant maps are the same picture (0), one of them is another picture (1).
+    A row is healthy where G's FID is below 16 and its recall above 0.2.
     """
-    changes = torch.stack([map_change(before, after) for before, after in pairwise(maps)])
-    constant = maps.amax((2, 3)) == maps.amin((2, 3))  # a rounded standard deviation may not be 0
-    both = (constant[:-1] & constant[1:]).to(changes)
-    return torch.where(changes.isnan(), 1 - both, changes)
+    rows = scores[scores["row"]]
+    well = (rows["fid"] < HEALTHY_FID) & (rows["recall"] > HEALTHY_RECALL)
+    shares = well.groupby(rows["seed"]).mean().rename("healthy_rows").reset_index()
+    return shares.assign(healthy=shares["healthy_rows"] >= HEALTHY_ROWS)
 
 
-def changes_of_rows(explained: ExplainedRun, readings: Sequence[Reading]) -> pd.DataFrame:
-    """How much each image's map changes between neighbouring rows of Figure 1, its epochs (claim C3).
+class DigitFocus:
+    """Where maps put their weight, read off at a layer's own resolution: what measuring the enlarged maps would give.
 
-    Returns:
-        A row per reading and image: ``padding``, ``seed``, ``method``, ``statistics``, ``evidence``, ``image``,
-        ``mean_change`` and ``largest_change`` (``change_between``, 0 to 2) at the layer's resolution; NaN for an
-        image whose map is zero in every row: it shows no feature that could stay.
-    """
-    config, tables = explained.run.config, []
-    for reading in readings:
-        maps = explained.maps(reading, upsample=False)
-        changes = change_between(maps)
-        changes[:, ~maps.flatten(2).any(2).any(0)] = torch.nan
-        keys = {"padding": config.padding, "seed": config.seed, **asdict(reading)}
-        columns = {"mean_change": changes.mean(0), "largest_change": changes.amax(0)}
-        tables.append(pd.DataFrame({**keys, "image": range(maps.shape[1]), **columns}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def extreme_probes(
-    changes: pd.DataFrame, reading: Reading, seed: int, count: int
-) -> tuple[list[int], list[int]]:
-    """The images whose map changes most over the epochs, and those whose map changes least (claim C3).
-
-    Of ``changes_of_rows``, under one reading of the network of one seed, ``count`` of each kind.
-
-    Returns:
-        Image indices, each list from the most extreme on. Images come in the first list by ``mean_change``,
-        in the second by ``largest_change``: to stay, a map must stay in every row.
-    """
-    rows = select(changes[changes["seed"] == seed], reading).set_index("image")
-    most = rows["mean_change"].sort_values(ascending=False, kind="stable")
-    least = rows["largest_change"].sort_values(kind="stable")
-    return most.index[:count].tolist(), least.index[:count].tolist()
-
-
-def image_as_map(images: Tensor) -> float:
-    """Mean focus lift of uint8 images (N, C, H, W) themselves, each taken as its own heatmap."""
-    return float(measure(images.float().amax(1), digit_mask(images))["focus_lift"].mean())
-
-
-def focus_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Focus lift by reading and epoch, over seeds.
+    Enlarging is linear, so the weight that an enlarged map puts on a digit is a weighted sum of the map itself, whose
+    weights are the digit's mask taken back through the enlargement.
 
     Args:
-        table: rows of ``ExplainedRun.measures`` of one padding.
-
-    Returns:
-        Columns ``method``, ``statistics``, ``evidence``, ``epoch``, ``estimate``, ``low``, ``high`` (Student's
-        95 % interval over seeds; over images where there are fewer than three seeds), ``n``, ``unit`` and
-        ``all_zero``, the share of maps that are zero everywhere: those have no focus and are left out, and where
-        they are more than half, so is the estimate.
+        images: uint8 (N, C, H, W).
+        size: of the maps, (h, w).
     """
-    rows = []
-    for reading in ALL_READINGS:
-        for epoch, group in select(table, reading).groupby("epoch"):
-            zero = group["all_zero"].mean()
-            found = interval_over_seeds(group, "focus_lift", method="student")
-            if zero > MOSTLY_ZERO:
-                found = replace(found, estimate=math.nan, low=math.nan, high=math.nan)
-            rows.append({**asdict(reading), "epoch": epoch, **columns_of(found), "all_zero": zero})
-    return pd.DataFrame(rows)
+
+    def __init__(self, images: Tensor, size: Sequence[int]) -> None:
+        mask = digit_mask(images).float()
+        self.area = mask.mean((1, 2)).double()
+        self._digit, self._all = (_taken_back(one, size) for one in (mask, torch.ones_like(mask)))
+
+    def share(self, maps: Tensor) -> Tensor:
+        """Share of each map's weight on the digit, (N,) in 0..1, of maps (N, h, w) >= 0; NaN where all zero."""
+        weight = (maps.double() * self._all).sum((1, 2))
+        return (maps.double() * self._digit).sum((1, 2)) / torch.where(weight > 0, weight, math.nan)
+
+    def above_chance(self, maps: Tensor) -> Tensor:
+        """F = (focus - area) / (1 - area), (N,): 1 all on the digit, 0 chance, also for an all-zero map."""
+        return ((self.share(maps) - self.area) / (1 - self.area)).nan_to_num(0.0)
 
 
-def off_digit_shares(table: pd.DataFrame, epoch: int) -> pd.DataFrame:
-    """Share of images whose map puts less than chance on the digit (focus lift below 1), claim C5.
+def _taken_back(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (N, H, W) -> weights (N, h, w): <enlarged map, mask> = <map, weights> for every map of that size."""
+    maps = torch.zeros(len(masks), 1, *size, requires_grad=True)
+    enlarged = F.interpolate(maps, masks.shape[1:], mode="bilinear", align_corners=False)
+    (weights,) = torch.autograd.grad(enlarged, maps, masks[:, None])
+    return weights[:, 0].double()
+
+
+def largest_change(maps: Tensor) -> Tensor:
+    """How far an image's maps ever differ: 1 - the smallest correlation of any two of them, (E, N, h, w) -> (N,).
+
+    0 the same pattern throughout, 1 unrelated, 2 reversed. Where a map is constant (all zero) there is no correlation:
+    two constant maps are the same picture (0), one of them is another picture (1); NaN where all are zero, which shows
+    no feature that could stay.
+    """
+    constant = maps.amax((2, 3)) == maps.amin((2, 3))
+    pairs = []
+    for one, other in combinations(range(len(maps)), 2):
+        change = map_change(maps[one], maps[other])
+        pairs.append(torch.where(change.isnan(), 1 - (constant[one] & constant[other]).to(change), change))
+    changes = torch.stack(pairs).amax(0)
+    changes[~maps.flatten(2).any(2).any(0)] = math.nan
+    return changes
+
+
+def separation(real: Tensor, generated: Tensor) -> float:
+    """AUC: the chance that a real image's number exceeds a generated one's, ties half; 0.5 tells nothing apart."""
+    count = len(real) * len(generated)
+    return float(stats.mannwhitneyu(real.numpy(), generated.numpy()).statistic) / count
+
+
+def measure_network(
+    explainer: RunExplainer,
+    probes: Tensor,
+    rows: Sequence[int],
+    scores: pd.DataFrame,
+    epochs: Sequence[int] | None = None,
+) -> Tables:
+    """One network under every reading and after every epoch, streamed.
 
     Args:
-        table: rows of ``ExplainedRun.measures``.
-        epoch: at which.
-
-    Returns:
-        A row per reading and padding: ``reading``, ``padding``, ``estimate``, ``low``, ``high`` (as in
-        ``focus_summary``), ``n``, ``unit``, ``all_zero`` (share of maps without any evidence; left out, as
-        are images without a digit), and ``border_lift``, the mean over the other maps.
+        explainer: of its run.
+        probes: uint8 (N, C, H, W), held-out images.
+        rows: the epochs of Figure 1.
+        scores: of its generators (``evaluate_run``).
+        epochs: which; None: all that are saved.
     """
-    rows = []
-    shown = table[table["epoch"] == epoch]
-    for reading in ALL_READINGS:
-        for padding, group in select(shown, reading).groupby("padding", sort=False):
-            maps = group[~group["all_zero"]]
-            told_apart = maps.dropna(subset="focus_lift")
-            off = told_apart.assign(off=(told_apart["focus_lift"] < 1).astype(float))
-            found = within(0, interval_over_seeds(off, "off", method="student"))
-            extra = {"all_zero": group["all_zero"].mean(), "border_lift": maps["border_lift"].mean()}
-            rows.append({"reading": str(reading), "padding": padding, **columns_of(found), **extra})
-    return pd.DataFrame(rows)
-
-
-def clearness(table: pd.DataFrame, *rows: str) -> pd.DataFrame:
-    """Mean focus lift: a row per value of the given columns, a column per epoch.
-
-    An all-zero map shows nothing, so it counts as chance (1). Images without a digit (an empty mask, or a full
-    one) are left out.
-    """
-    has_digit = table["mask_area"].between(0, 1, inclusive="neither")
-    lift = table["focus_lift"].where(~table["all_zero"], 1.0).where(has_digit)
-    return table.assign(lift=lift).pivot_table("lift", list(rows), "epoch")
-
-
-@dataclass(frozen=True)
-class BestEpoch:
-    """The epoch whose maps are clearest: the largest mean focus lift over images and seeds (claim C2).
-
-    Attributes:
-        epoch: of the mean over seeds.
-        low: lower bound of the interval.
-        high: upper bound.
-        by_seed: the clearest epoch of each seed alone.
-        drawn: share of bootstrap resamples in which each epoch was the clearest.
-        curve: the criterion, mean focus lift: a row an epoch from 1 on, a column a seed.
-    """
-
-    epoch: int
-    low: int
-    high: int
-    by_seed: dict[int, int]
-    drawn: pd.Series
-    curve: pd.DataFrame
-
-
-def best_epochs(table: pd.DataFrame) -> dict[Reading, BestEpoch]:
-    """The epoch with the clearest maps under each of the claims' readings, from one padding's measures."""
-    return {reading: best_epoch(select(table, reading)) for reading in READINGS}
-
-
-def best_epoch(table: pd.DataFrame, resamples: int = 2000) -> BestEpoch:
-    """The epoch with the clearest maps, with a bootstrap interval over seeds and images.
-
-    Epoch 0 (untrained) is left out. Resampled: the seeds, and within them the images, each with replacement.
-
-    Args:
-        table: rows of ``ExplainedRun.measures`` of one padding and one reading.
-        resamples: number of bootstrap resamples.
-    """
-    trained = table[table["epoch"] > 0]
-    cube = clearness(trained, "seed", "image")
-    epochs = cube.columns.to_numpy()
-    by_seed = np.stack([rows.to_numpy() for _, rows in cube.groupby(level="seed")])  # (S, N, E)
-    random = np.random.default_rng(0)
-    seeds, images, _ = by_seed.shape
-    drawn = np.empty(resamples, dtype=int)
-    for resample in range(resamples):
-        curve = np.zeros(len(epochs))
-        for chosen in random.integers(seeds, size=(seeds,)).tolist():
-            # multinomial counts are a resample of the images, without copying them
-            counts = random.multinomial(images, np.full(images, 1 / images))
-            curve += counts @ by_seed[chosen]
-        drawn[resample] = epochs[curve.argmax()]
-    tail = (1 - 0.95) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], method="inverted_cdf")
-    means = by_seed.mean(1)
-    names = cube.index.unique("seed")
-    return BestEpoch(
-        epoch=int(epochs[means.mean(0).argmax()]),
-        low=int(low),
-        high=int(high),
-        by_seed={int(name): int(epochs[curve.argmax()]) for name, curve in zip(names, means, strict=True)},
-        drawn=pd.Series(drawn).value_counts(normalize=True).reindex(epochs, fill_value=0.0),
-        curve=clearness(trained, "seed").T,
+    run, kept = explainer.run, dict[tuple[int, Reading], Tensor]()
+    epochs = run.epochs if epochs is None else epochs
+    measured, focus = [], DigitFocus(probes, (1, 1))
+    for epoch in epochs:
+        signed, numbers, logits = _explain(explainer, probes, epoch)
+        size = next(iter(signed.values())).shape[1:]
+        if epoch == epochs[0]:
+            focus = DigitFocus(probes, size)
+        for reading in ALL_READINGS:
+            maps = evidence_maps(signed[reading.statistics, reading.layer, reading.method], reading.evidence)
+            measured.append(
+                {"epoch": epoch, **asdict(reading), **measure_epoch(maps, focus)}
+                | numbers[reading.statistics, reading.layer, reading.method]
+                | logits[reading.statistics]
+            )
+            if epoch in rows:
+                kept[epoch, reading] = maps
+    table = pd.DataFrame(measured).assign(seed=run.config.seed)
+    history = run.history.filter(regex="^(epoch|accuracy_.*|d_.*)$")
+    beside = scores.merge(history, on="epoch", how="left").assign(
+        seed=run.config.seed, row=scores["epoch"].isin(rows)
     )
+    return Tables(table, _probe_table(kept, focus, rows).assign(seed=run.config.seed), beside)
 
 
-def focus_beside_scores(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """D's mean focus lift and G's scores, for every trained epoch (claim C4).
+def measure_epoch(maps: Tensor, focus: DigitFocus) -> dict[str, float]:
+    """Means over images of maps (N, h, w) >= 0 of one epoch and reading.
 
-    Args:
-        table: rows of ``ExplainedRun.measures`` of one padding.
-        scores: rows of ``evaluate_run`` with a column ``seed``.
-
-    Returns:
-        A row per reading, seed and epoch from 1 on: ``reading``, ``seed``, ``epoch``, ``focus_lift`` (all-zero maps
-        count as chance, 1), ``all_zero`` (share of such maps) and the scores.
+    ``focus``: K, the mean f. ``lift``: the share of a map's weight on the digit over the digit's area, mean over maps
+    that are not zero. ``around``: share of images whose lift is below 0.5. ``all_zero``: share of maps that are zero
+    everywhere. ``covered``: mean share of a map above 0. ``deleted``: share of images with 70 % or more of it above 0.
     """
-    parts = []
-    for reading in READINGS:
-        rows = select(table, reading)
-        lift = clearness(rows, "seed").reset_index().melt("seed", value_name="focus_lift")
-        zero = rows.groupby(["seed", "epoch"], as_index=False)["all_zero"].mean()
-        parts.append(lift.merge(zero, on=["seed", "epoch"]).assign(reading=str(reading)))
-    focus = pd.concat(parts, ignore_index=True)
-    joined = focus[focus["epoch"] > 0].merge(scores, on=["seed", "epoch"])
-    return joined.set_index(["reading", "seed", "epoch"]).reset_index()
+    share = focus.share(maps)
+    lift, covered = share / focus.area, (maps > 0).double().mean((1, 2))
+    return {
+        "focus": float(focus.above_chance(maps).mean()),
+        "lift": float(lift.nanmean()),
+        "around": float((lift < AROUND).double().mean()),
+        "all_zero": float(share.isnan().double().mean()),
+        "covered": float(covered.mean()),
+        "deleted": float((covered >= IMPORTANT_SHARE).double().mean()),
+    }
 
 
-def rank_correlations(joined: pd.DataFrame) -> pd.DataFrame:
-    """By reading and network: does more focus go with a better generator?
+Key = tuple[Statistics, str, str]  # layer, method
 
-    Both change as training goes on, so they correlate whether or not one tells of the other. The correlation given
-    the epoch takes that out: does the heatmap say more than the epoch's number does?
 
-    Args:
-        joined: from ``focus_beside_scores``.
+def _explain(
+    explainer: RunExplainer, probes: Tensor, epoch: int
+) -> tuple[dict[Key, Tensor], dict[Key, dict[str, float]], dict[Statistics, dict[str, float]]]:
+    """Of one epoch: signed maps of the probes; what their sums know of real and generated; what the logit knows.
 
-    Returns:
-        A row per reading and seed: ``rho``, Spearman's correlation over the epochs between focus lift and -FID;
-        ``rho_given_epoch``, the same with the epoch's rank taken out of both; ``picked``, the epoch with the
-        largest focus lift; ``beaten``, the share of the other epochs whose generator is worse than that one's (0.5 is
-        chance).
+    ``auc_map``: of the signed map's sum, before ReLU and resizing. ``auc_left_out``: of the logit minus that sum, where
+    only a linear head follows the layer. ``auc_logit``.
     """
-    rows = []
-    for (reading, seed), group in joined.groupby(["reading", "seed"], sort=False):
-        focus, fid, epoch = (group[name].to_numpy() for name in ("focus_lift", "fid", "epoch"))
-        rho, rho_given_epoch = _correlations(focus, -fid, epoch)
-        picked = int(focus.argmax())
-        beaten = (np.delete(fid, picked) > fid[picked]).mean()
-        found = {"rho": rho, "rho_given_epoch": rho_given_epoch, "picked": epoch[picked], "beaten": beaten}
-        rows.append({"reading": reading, "seed": seed, **found})
-    return pd.DataFrame(rows)
+    made, _ = explainer.generated(epoch, len(probes))
+    both = torch.cat([to_model_range(probes), made.cpu()])
+    signed, numbers, logits = {}, {}, {}
+    for statistics in STATISTICS:
+        maps, scores = explainer.signed(both, epoch, statistics, COMPARED_METHODS, COMPARED_LAYERS)
+        scores = scores.cpu().double()
+        logits[statistics] = {"auc_logit": separation(*scores.split(len(probes)))}
+        for layer, method in product(COMPARED_LAYERS, COMPARED_METHODS):
+            own = maps[layer, method].cpu()
+            total = own.double().sum((1, 2))
+            left_out = math.nan
+            if layer == LINEAR_AFTER and method == "gradcam":  # HiResCAM leaves nothing out there
+                left_out = separation(*(scores - total).split(len(probes)))
+            numbers[statistics, layer, method] = {
+                "auc_map": separation(*total.split(len(probes))),
+                "auc_left_out": left_out,
+            }
+            signed[statistics, layer, method] = own[: len(probes)]
+    return signed, numbers, logits
 
 
-def _correlations(a: np.ndarray, b: np.ndarray, given: np.ndarray) -> tuple[float, float]:
-    """Spearman's correlation of a and b, and the partial one given a third; NaN where one of them is constant."""
-    if min(map(np.ptp, (a, b, given))) == 0:
-        return math.nan, math.nan
-    ab, a_given, b_given = (stats.spearmanr(*pair).statistic for pair in ((a, b), (a, given), (b, given)))
-    left = (1 - a_given**2) * (1 - b_given**2)
-    return float(ab), float((ab - a_given * b_given) / math.sqrt(left)) if left > ROUNDING else math.nan
+def _probe_table(
+    maps: Mapping[tuple[int, Reading], Tensor], focus: DigitFocus, rows: Sequence[int]
+) -> pd.DataFrame:
+    tables = []
+    for reading in ALL_READINGS:
+        own = [maps[epoch, reading] for epoch in rows]
+        columns = {
+            f"focus_{epoch}": focus.above_chance(one).numpy() for epoch, one in zip(rows, own, strict=True)
+        }
+        keys = {"image": np.arange(len(own[0])), **asdict(reading), "area": focus.area.numpy()}
+        tables.append(pd.DataFrame({**keys, **columns, "change": largest_change(torch.stack(own)).numpy()}))
+    return pd.concat(tables, ignore_index=True)
