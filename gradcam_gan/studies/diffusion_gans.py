@@ -3,10 +3,8 @@
 All models are trained on the same images, as many of them, and get the same scores.
 """
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,16 +12,16 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.intervals import Interval
+from gradcam_gan.intervals import equivalent, sign_flip, student_interval
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.models.options import MODELS, Diffusion
 from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.scoring.scores import SCORES, Reference, classes_to_draw, draw, evaluate_run
+from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
 from gradcam_gan.training.loop import train
@@ -45,55 +43,6 @@ CONTRAST_LABELS = {
     "loss_classes": "cross-entropy, real",
     "generator_contrast": "SupCon, generated",
 }
-
-
-# --- stand-ins until studies.claims has them
-
-
-def student(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's t interval of a mean over networks; NaN bounds below three."""
-    numbers = np.asarray(values, dtype=float)
-    estimate = float(numbers.mean()) if len(numbers) else math.nan
-    half = math.nan
-    if len(numbers) >= 3:
-        half = float(stats.t.ppf((1 + level) / 2, len(numbers) - 1) * stats.sem(numbers))
-    return Interval(estimate, estimate - half, estimate + half, len(numbers), confidence=level)
-
-
-def equivalent(values: Sequence[float], bound: float) -> bool:
-    """Whether the 90 % interval lies within the bound either way (two one-sided tests at 5 %)."""
-    found = student(values, 0.9)
-    return -bound < found.low and found.high < bound
-
-
-def sign_flip(values: Sequence[float]) -> float:
-    """Exact two-sided p of a mean of 0, over all signs of the values."""
-    numbers = np.asarray(values, dtype=float)
-    sums = np.abs(np.array(list(itertools.product((1, -1), repeat=len(numbers)))) @ numbers)
-    return float((sums >= sums[0] * (1 - 1e-12)).mean())
-
-
-def needed(values: Sequence[float], threshold: float) -> int | None:
-    """How many networks of this mean and spread would exclude the threshold; None if too many."""
-    numbers = np.asarray(values, dtype=float)
-    if len(numbers) < 2:
-        return None
-    distance, spread = abs(numbers.mean() - threshold), numbers.std(ddof=1)
-    enough = (n for n in range(3, 1001) if distance > stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n))
-    return next(enough, None)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim with its verdict."""
-
-    name: str
-    text: str
-    rule: str
-    verdict: str
-    effect: Interval
-    sentence: str
-    beside: Mapping[str, float | str] = field(default_factory=dict)
 
 
 # --- which networks
@@ -203,7 +152,7 @@ def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (Student's t over
-        networks, 95 %; NaN below three), ``sd`` of the differences, ``p`` (exact sign flip) and ``n`` (pairs). A metric
+        networks, 95 %; NaN below two), ``sd`` of the differences, ``p`` (exact sign flip) and ``n`` (pairs). A metric
         that one of the two does not have is left out.
     """
     rows = []
@@ -211,7 +160,7 @@ def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
         for metric in METRICS:
             differences = paired(networks, model, to, metric)
             if len(differences):
-                found = student(differences)
+                found = student_interval(differences)
                 rows.append([
                     model, to, metric, found.estimate, found.low, found.high,
                     pd.Series(differences).std(), sign_flip(differences), found.n,
@@ -395,17 +344,17 @@ def _colour(model: str) -> str:
 
 
 def progress_chart(scores: pd.DataFrame) -> Figure:
-    """FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach."""
-    trained = scores[scores["epoch"] > 0].assign(thousands=scores["images"] / 1000)
+    """Log FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach."""
+    trained = scores[scores["epoch"] > 0]
+    trained = trained.assign(thousands=trained["images"] / 1000, log_fid=np.log(trained["fid"]))
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.4))
-        for axes, metric in zip(panels, ("fid", "recall", "class_accuracy"), strict=True):
+        for axes, metric in zip(panels, ("log_fid", "recall", "class_accuracy"), strict=True):
             for model, rows in _by_model(trained).items():
                 _seed_curve(axes, rows, metric, _colour(model), model, "thousands")
-            axes.set(xlabel="images seen (thousands)", ylabel=SCORES[metric].label)
-        panels[0].set_yscale("log")
+            axes.set(xlabel="images seen (thousands)", ylabel=METRICS[metric])
         for threshold in THRESHOLDS:
-            panels[0].axhline(threshold, color="0.5", lw=0.6, ls=":")
+            panels[0].axhline(math.log(threshold), color="0.5", lw=0.6, ls=":")
         legend_above(figure, panels[0], 3)
     return figure
 
@@ -469,58 +418,92 @@ def judge_diffusion(networks: pd.DataFrame, inputs: pd.DataFrame) -> Claim:
     rows = inputs[inputs["model"] == model]
     reached, wanted = float(horizons(rows)["half"].min()), Diffusion().longest / 2
     rose = reached >= wanted  # not where it is NaN, without a network
-    obstacle = "" if rose else f"T was {reached:.0f} by half of the training, not {wanted:.0f}"
     by_seed = rows.groupby("seed")[["variance", "dimensions"]].mean()
-    return Claim(
+    return _judge(
         "P2",
         "the forward diffusion of Diffusion-GAN diversifies D's input",
-        "the log FID of Diffusion-GAN, with T at half of its largest by half of the training, is below the conditional "
-        f"DCGAN's (95 % interval); it fails above, or else within ±{EQUAL} (90 % interval)",
-        *_decide(networks, model, to, obstacle),
-        {
-            "recall": str(student(paired(networks, model, to, "recall"))),
-            "variance of D's input over the images' own": str(student(by_seed["variance"].tolist())),
-            "dimensions of D's input over the images' own": str(student(by_seed["dimensions"].tolist())),
-            "T by half of the training": reached,
-            **_collapses_of(networks, model, to),
+        networks,
+        model,
+        to,
+        obstacle="" if rose else f"T was {reached:.0f} by half of the training, not {wanted:.0f}",
+        beside={
+            "recall": student_interval(paired(networks, model, to, "recall"), unit="pairs"),
+            "variance of D's input over the images' own": student_interval(by_seed["variance"]),
+            "dimensions of D's input over the images' own": student_interval(by_seed["dimensions"]),
+            "T by half of the training": f"{reached:.0f}",
         },
     )
 
 
 def judge_dudgan(networks: pd.DataFrame) -> Claim:
-    """P3: do DuDGAN's diffusions and classifier make a better conditional G (``network_scores``)?"""
+    """P3: do DuDGAN's diffusions and classifier make a better conditional G (``network_scores``)?
+
+    The control has DuDGAN's averaging and R1; the sign flip must agree that G is better.
+    """
     model, to, plain = "dudgan", "conditional-dcgan-averaged", "conditional-dcgan"
     p = sign_flip(paired(networks, model, to))
-    return Claim(
+    return _judge(
         "P3",
         "DuDGAN puts diffusion into a class-conditional GAN and adds a classifier",
-        "the log FID of DuDGAN is below that of a conditional DCGAN with the same averaging and R1 (95 % interval, and "
-        f"sign flip p < {SIGNIFICANT}); it fails above, or else within ±{EQUAL} (90 % interval)",
-        *_decide(networks, model, to, significant=p < SIGNIFICANT),
-        {
-            "sign flip p": p,
-            f"log FID against {plain}": str(student(paired(networks, model, plain))),
-            **_collapses_of(networks, model, to),
+        networks,
+        model,
+        to,
+        flips=True,
+        beside={
+            "p of the sign flip": f"{p:.2g}",
+            f"log FID minus {plain}'s": student_interval(paired(networks, model, plain), unit="pairs"),
         },
     )
 
 
-def _decide(
-    networks: pd.DataFrame, model: str, to: str, obstacle: str = "", *, significant: bool = True
-) -> tuple[str, Interval, str]:
-    """Verdict, effect and sentence on a model's log FID minus another's; with an obstacle it is not judged."""
-    if obstacle := obstacle or _wrong_classes(networks, to):
-        return "inconclusive", student([]), f"not judged: {obstacle}"
-    differences = paired(networks, model, to)
-    effect = student(differences)
-    sentence = f"log FID of {model} minus that of {to}: {effect}, FID times {math.exp(effect.estimate):.2f}"
-    if effect.high < 0 and significant:
-        return "reproduced", effect, sentence
-    if effect.low > 0 or equivalent(differences, EQUAL):
-        return "not reproduced", effect, sentence
-    enough = needed(differences, 0.0)
-    more = f"; with this mean and spread {enough} networks would exclude 0" if enough else ""
-    return "inconclusive", effect, sentence + more
+def _judge(
+    name: str,
+    text: str,
+    networks: pd.DataFrame,
+    model: str,
+    to: str,
+    *,
+    obstacle: str = "",
+    flips: bool = False,
+    beside: dict[str, object],
+) -> Claim:
+    """A claim by a model's log FID minus another's; with an obstacle it is not judged, and the effect has no number."""
+    rule = Rule(
+        quantity=f"log FID of {model} minus that of {to}",
+        holds_above=0,
+        fails_below=0,
+        if_true=-2 * EQUAL,
+        if_false=0,
+        lower_is_better=True,
+        equivalence=EQUAL,
+    )
+    obstacle = obstacle or _wrong_classes(networks, to)
+    differences = [] if obstacle else paired(networks, model, to)
+    outcome = rule.outcome(differences)
+    if flips and outcome == "holds" and not sign_flip(differences) < SIGNIFICANT:
+        outcome = "fails" if equivalent(differences, EQUAL) else "unclear"
+    verdict, effect = verdict_of([outcome]), student_interval(differences, unit="pairs")
+    flipped = f" with p < {SIGNIFICANT} of the sign flip" if flips else ""
+    factor = f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
+    beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
+    if len(differences) > 1:
+        power = rule.power(differences, PLANNED_NETWORKS)
+        beside[f"power with {PLANNED_NETWORKS} networks"] = (
+            f"holds in {power['holds_if_true']:.0%} if the truth is {rule.if_true:g}; if it is {rule.if_false:g}, "
+            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
+        )
+    return Claim(
+        name,
+        text,
+        f"{rule.quantity}: holds if its interval lies below 0{flipped}, else fails if it "
+        f"lies above 0 or its 90 % interval within ±{EQUAL}",
+        verdict,
+        rule.quantity,
+        effect,
+        f"not judged: {obstacle}" if obstacle else factor + decision(verdict, rule, differences),
+        p=rule.p_value(differences),
+        beside=beside,
+    )
 
 
 def _wrong_classes(networks: pd.DataFrame, model: str | None) -> str:
@@ -531,7 +514,3 @@ def _wrong_classes(networks: pd.DataFrame, model: str | None) -> str:
             return f"{model} has a mean class accuracy of {accuracy:.3f}, below {LOWEST_ACCURACY}"
         model = MODELS[model].compared_with
     return ""
-
-
-def _collapses_of(networks: pd.DataFrame, *models: str) -> dict[str, str]:
-    return {f"{model} collapsed": collapses(networks, model) for model in models}
