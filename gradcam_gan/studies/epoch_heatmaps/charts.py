@@ -132,7 +132,7 @@ def quality_chart(
         figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5))
         palette = sns.color_palette("viridis", focus.shape[1])
         for axes, curves in zip(panels, (focus, fid), strict=True):
-            for colour, seed in zip(palette, map(int, curves), strict=True):
+            for colour, seed in zip(palette, curves.columns.tolist(), strict=True):
                 axes.plot(curves.index, curves[seed], "-", color=colour, lw=1, label=f"seed {seed}")
                 if seed in picked:
                     axes.plot(picked[seed], curves[seed][picked[seed]], "o", mfc="none", color=colour, ms=6)
