@@ -30,6 +30,7 @@ from gradcam_gan.validation import choose
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
 OF_SINGLE_NETWORKS = ("01", "02")  # notebooks that need no pairs
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
 POLL_SECONDS = 0.5
 
 
@@ -308,7 +309,7 @@ def read_claims(folder: Path) -> pd.DataFrame:
         raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
     found = pd.concat(tables, ignore_index=True).sort_values("claim", ignore_index=True)
     paper = found[found["claim"].str.startswith("C")].set_index("claim")["p"]
-    return found.assign(p_holm=found["claim"].map(holm(paper.to_dict())))
+    return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
 
 
 def figures_markdown(folder: Path) -> str:
@@ -332,6 +333,9 @@ def claims_markdown(claims: pd.DataFrame, planned: int) -> str:
         lines.append(
             f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {row['quantity']}: {effect} | {where} |"
         )
+    missing = [name for name in CLAIMS if name not in set(claims["claim"])]
+    if missing:
+        lines += ["", f"Not measured yet, its trainings are still to come: {', '.join(missing)}."]
     held = [row["claim"] for row in claims.to_dict("records") if row["p_holm"] < ONE_SIDED]
     lines += [
         "",

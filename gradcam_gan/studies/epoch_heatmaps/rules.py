@@ -389,9 +389,9 @@ def decides_markdown(folder: Path) -> str:
     ]
     lines = [
         f"**The layer.** A share of the maps is empty: {empty}; and K, the focus above chance, is {focus}.",
-        f"**BatchNorm's statistics.** From one epoch to the next K moves by {jumps['running']} with the running statistics "
-        f"that a checkpoint holds, and by {jumps['settled']} once they have settled; the verdicts that turn: "
-        f"{', '.join(turned) or 'none'}.",
+        f"**BatchNorm's statistics.** From one epoch to the next K moves by {jumps['running']} with the running "
+        f"statistics that a checkpoint holds, and by {jumps['settled']} once they have settled; the verdicts that "
+        f"turn: {', '.join(turned) or 'none'}.",
         "**Not D's decision alone.** The AUC of real against generated lies "
         f"{mean('map', layer='conv3', **running)} from 0.5 for the sum of the map, and "
         f"{mean('logit', layer='conv3', **running)} for D's own logit.",
