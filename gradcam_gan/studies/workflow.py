@@ -20,10 +20,13 @@ from gradcam_gan.studies import paths
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.loop import is_complete
 from gradcam_gan.validation import choose
 
 KERNEL = "python3"
-OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "seeds"
+OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
+OF_SINGLE_NETWORKS = ("01", "02")  # notebooks that need no pairs
 POLL_SECONDS = 0.5
 
 
@@ -103,6 +106,7 @@ def make_figures(
     *,
     only: str | None = None,
     folder: Path | None = None,
+    complete: bool = False,
     cores: int | None = None,
     arguments: Sequence[str] = (),
 ) -> None:
@@ -115,6 +119,7 @@ def make_figures(
         changes: parameters of the study by name, as for ``Study.load``.
         only: the number or name of one notebook, such as ``02``; None: all.
         folder: where the figures go; None: the profile's own.
+        complete: train nothing: only those networks that are there (``complete_seeds``), and notebooks that have some.
         cores: how many to use; None: all.
         arguments: more arguments for Snakemake; with ``--dry-run`` it speaks for itself.
 
@@ -123,16 +128,22 @@ def make_figures(
         RunError: a job failed; names it, its last words and its log.
     """
     study, chosen = Study.load(profile, **(changes or {})), folder or paths.FIGURES / profile
+    changes = dict(changes or {})
+    if complete:
+        changes |= complete_seeds(study, chosen)
+        study = Study.load(profile, **changes)
     notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
     if only is not None:
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
         notebooks = [name for name in notebooks if only in (name, name[:2])]
+    if complete and not study.pairs.seeds:
+        notebooks = [name for name in notebooks if name[:2] in OF_SINGLE_NETWORKS]
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # on the command line Snakemake would take numbers for text
     config = {
         "profile": profile,
-        "changes": changes or {},
+        "changes": changes,
         "folder": str(folder.resolve()) if folder else None,
     }
     files.write_json(logs / "config.json", config)
@@ -152,6 +163,29 @@ def make_figures(
             raise
     if process.returncode:
         raise RunError(f"{_last_words(log)}; Snakemake's own log is {log}")
+
+
+def complete_seeds(study: Study, folder: Path) -> dict[str, list[int]]:
+    """The seeds of a study whose trainings are all there, as changes to its parameters.
+
+    Args:
+        study: with the seeds that are planned.
+        folder: of its figures, where networks may have their tables.
+
+    Raises:
+        InputError: there is none.
+    """
+
+    def done(config: TrainingConfig) -> bool:
+        return is_complete(study.runs_dir / config.name)
+
+    seeds = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
+    if not seeds:
+        raise InputError(f"no network of profile {study.profile} is complete; make figures trains them")
+    pairs = set(study.pairs.seeds) & set(seeds)
+    pairs -= {config.seed for config in study.pair_configs() if not done(config)}
+    pairs -= {arm.seed for arm in study.arms() if not (study.runs_dir / f"{arm.name}.scored").is_file()}
+    return {"seeds": seeds, "pairs.seeds": sorted(pairs)}
 
 
 def _report(process: "subprocess.Popen[bytes]", log: Path, folder: Path) -> None:

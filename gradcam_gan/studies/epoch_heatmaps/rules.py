@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from gradcam_gan.intervals import Interval, student_interval
-from gradcam_gan.run_explainer import Reading
+from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, select
-from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
 FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
 CLEAREST_EPOCH = 15  # C1
@@ -71,17 +71,17 @@ def generator_beats(tables: Tables, reading: Reading) -> pd.Series:
     return pd.Series(
         {
             seed: _share_above(log_fid[seed], epoch)
-            for seed, epoch in _picked(tables, reading).items()
+            for seed, epoch in picked_epochs(tables, reading).items()
             if seed in log_fid
         },
         dtype=float,
     )
 
 
-def gain_of_picked(tables: Tables, reading: Reading) -> pd.Series:
+def gain_ofpicked_epochs(tables: Tables, reading: Reading) -> pd.Series:
     """Beside C4: log FID at the epoch with the largest K, minus that at epoch 25."""
     log_fid = _log_fid(tables)
-    picked = {seed: epoch for seed, epoch in _picked(tables, reading).items() if seed in log_fid}
+    picked = {seed: epoch for seed, epoch in picked_epochs(tables, reading).items() if seed in log_fid}
     return pd.Series(
         {seed: log_fid[seed][epoch] - log_fid[seed][LAST] for seed, epoch in picked.items()}, dtype=float
     )
@@ -305,10 +305,10 @@ def _extra_of_probes(tables: Tables) -> dict[str, object]:
 def _extra_of_generator(tables: Tables) -> dict[str, object]:
     return {
         f"log FID at the epoch picked, minus that at {LAST}": student_interval(
-            gain_of_picked(tables, PRIMARY)
+            gain_ofpicked_epochs(tables, PRIMARY)
         ),
         "epochs picked": ", ".join(
-            f"{epoch} (seed {seed})" for seed, epoch in _picked(tables, PRIMARY).items()
+            f"{epoch} (seed {seed})" for seed, epoch in picked_epochs(tables, PRIMARY).items()
         ),
     }
 
@@ -331,10 +331,37 @@ def _compared(by_epoch: pd.DataFrame) -> pd.DataFrame:
     return by_epoch.loc[[*wanted]] if set(wanted) <= set(by_epoch.index) else by_epoch.iloc[:0]
 
 
-def _picked(tables: Tables, reading: Reading) -> dict[int, int]:
+def picked_epochs(tables: Tables, reading: Reading) -> dict[int, int]:
     """By seed the epoch 5-25 of largest K."""
     curves = _compared(clearness(tables, reading))
-    return {seed: int(curves[seed].idxmax()) for seed in tables.seeds} if len(curves) else {}
+    return (
+        {seed: FIRST + int(curves[seed].to_numpy().argmax()) for seed in tables.seeds} if len(curves) else {}
+    )
+
+
+def knowledge(tables: Tables) -> str:
+    """In words: how far from 0.5 the AUCs of real against generated are from epoch 5 on, mean over epochs."""
+    shown = tables.epochs[(tables.epochs["epoch"] >= FIRST) & (tables.epochs["evidence"] == PRIMARY.evidence)]
+    if shown.empty:
+        return f"No network has {FIRST} epochs."
+
+    def distance(column: str, **where: str) -> Interval:
+        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        return student_interval((rows[column] - 0.5).abs().groupby(rows["seed"]).mean())
+
+    lines = []
+    for statistics in STATISTICS:
+        same = {"method": "gradcam", "statistics": statistics}
+        sums = ", ".join(f"{layer} {distance('auc_map', layer=layer, **same)}" for layer in COMPARED_LAYERS)
+        left_out = distance("auc_left_out", layer="block3", **same)
+        logit = distance("auc_logit", layer="block3", **same)
+        lines.append(
+            f"- {statistics} statistics: D's logit {logit}; sum of Grad-CAM's map at {sums}; left out {left_out}"
+        )
+    return (
+        f"Distance of the AUC from 0.5 (0.5 separates perfectly), mean over epochs from {FIRST} on:\n\n"
+        + "\n".join(lines)
+    )
 
 
 def _log_fid(tables: Tables) -> pd.DataFrame:
