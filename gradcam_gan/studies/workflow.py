@@ -16,7 +16,10 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import paths
+from gradcam_gan.studies.claims import ONE_SIDED, holm
+from gradcam_gan.studies.epoch_heatmaps.rules import decides_markdown
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
@@ -27,6 +30,7 @@ from gradcam_gan.validation import choose
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
 OF_SINGLE_NETWORKS = ("01", "02")  # notebooks that need no pairs
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
 POLL_SECONDS = 0.5
 
 
@@ -275,7 +279,8 @@ def publish(study: Study) -> None:
             store_outputs(executed, notebook)
         text = with_block(text, "figures", figures_markdown(study.figures_dir))
     else:
-        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir)))
+        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir), study.planned))
+        text = with_block(text, "decides", decides_markdown(study.figures_dir))
     paths.README.write_text(text)
 
 
@@ -287,15 +292,24 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def read_claims(folder: Path) -> pd.DataFrame:
-    """The ledger (``claims.ledger``) of all notebooks of a profile.
+    """The ledger (``claims.ledger``) of all notebooks of a profile, with the ``notebook`` of each claim.
+
+    ``p_holm`` is Holm's correction over the paper's own claims, C1 to C6, as far as they are there.
 
     Raises:
         InputError: there is none.
     """
-    tables = [pd.read_csv(path) for path in sorted(folder.glob("table_claims*.csv"))]
+    tables = [
+        pd.read_csv(folder / f"{name}.csv").assign(notebook=notebook)
+        for notebook, manifest in read_manifests(folder).items()
+        for name in manifest["results"]
+        if name.startswith("table_claims")
+    ]
     if not tables:
         raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True).sort_values("claim", ignore_index=True)
+    paper = found[found["claim"].str.startswith("C")].set_index("claim")["p"]
+    return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
 
 
 def figures_markdown(folder: Path) -> str:
@@ -309,16 +323,22 @@ def figures_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def claims_markdown(claims: pd.DataFrame) -> str:
-    """The ledger (``read_claims``) as the README's table: a row per claim, its readings in one cell."""
-    lines = [
-        "| claim | the paper, or the poster (P) | verdict | readings: Grad-CAM, statistics, evidence; or scores |",
-        "|---|---|---|---|",
-    ]
-    for name, rows in claims.groupby("claim"):
-        readings = "<br>".join(
-            f"{row['reading'].removeprefix('Grad-CAM, ')}: *{row['outcome']}*; {row['sentence']}"
-            for row in rows.to_dict("records")
+def claims_markdown(claims: pd.DataFrame, planned: int) -> str:
+    """The ledger (``read_claims``) as the README's table: a row a claim, with one number."""
+    lines = ["| claim | verdict | one number, 95 % interval | notebook |", "|---|---|---|---|"]
+    for row in claims.to_dict("records"):
+        effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
+        interim = "" if row["n"] >= planned else f", interim ({int(row['n'])} of {planned})"
+        where = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
+        lines.append(
+            f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {row['quantity']}: {effect} | {where} |"
         )
-        lines.append(f"| {name} | {rows['text'].iloc[0]} | **{rows['verdict'].iloc[0]}** | {readings} |")
+    missing = [name for name in CLAIMS if name not in set(claims["claim"])]
+    if missing:
+        lines += ["", f"Not measured yet, its trainings are still to come: {', '.join(missing)}."]
+    held = [row["claim"] for row in claims.to_dict("records") if row["p_holm"] < ONE_SIDED]
+    lines += [
+        "",
+        f"Holm's correction over C1 to C6 leaves {', '.join(held) if held else 'none'} at its level.",
+    ]
     return "\n".join(lines)

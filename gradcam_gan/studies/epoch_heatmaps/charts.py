@@ -1,6 +1,7 @@
 """Drawing only: every function takes finished numbers and returns a matplotlib figure."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,7 +119,7 @@ def change_chart(probes: pd.DataFrame, similar: tuple[float, ...]) -> Figure:
 
 
 def quality_chart(
-    focus: pd.DataFrame, fid: pd.DataFrame, picked: Mapping[int, int], marks: Mapping[str, int]
+    focus: pd.DataFrame, fid: pd.DataFrame, picked: Mapping[Any, int], marks: Mapping[str, int]
 ) -> Figure:
     """K and G's FID by epoch, a colour a network; a ring where K is largest: the epoch that the heatmaps pick (C4).
 
@@ -132,7 +133,7 @@ def quality_chart(
         figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5))
         palette = sns.color_palette("viridis", focus.shape[1])
         for axes, curves in zip(panels, (focus, fid), strict=True):
-            for colour, seed in zip(palette, map(int, curves), strict=True):
+            for colour, seed in zip(palette, curves, strict=True):
                 axes.plot(curves.index, curves[seed], "-", color=colour, lw=1, label=f"seed {seed}")
                 if seed in picked:
                     axes.plot(picked[seed], curves[seed][picked[seed]], "o", mfc="none", color=colour, ms=6)

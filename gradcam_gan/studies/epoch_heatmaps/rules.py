@@ -10,6 +10,7 @@ everywhere; K(e) is its mean over the probe images after epoch e.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -362,6 +363,45 @@ def knowledge(tables: Tables) -> str:
         f"Distance of the AUC from 0.5 (0.5 separates perfectly), mean over epochs from {FIRST} on:\n\n"
         + "\n".join(lines)
     )
+
+
+def decides_markdown(folder: Path) -> str:
+    """What decides the picture, in three generated sentences, from a profile's published tables.
+
+    Over the epochs 5 to 25, Grad-CAM's evidence for "real", means over networks.
+    """
+    tables = Tables.published(folder)
+    shown = tables.epochs.query("method == 'gradcam' and evidence == 'real' and epoch >= @FIRST")
+    shown = shown.assign(map=(shown["auc_map"] - 0.5).abs(), logit=(shown["auc_logit"] - 0.5).abs())
+
+    def mean(column: str, **where: str) -> Interval:
+        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        return student_interval(rows[column].groupby(rows["seed"]).mean())
+
+    running = {"statistics": "running"}
+    empty = ", ".join(f"{layer} {mean('all_zero', layer=layer, **running)}" for layer in COMPARED_LAYERS)
+    focus = ", ".join(f"{layer} {mean('focus', layer=layer, **running)}" for layer in COMPARED_LAYERS)
+    jumps = {statistics: _jump(tables, replace(PRIMARY, statistics=statistics)) for statistics in STATISTICS}
+    turned = [
+        name
+        for name in RULES
+        if _verdict(name, tables, PRIMARY) != _verdict(name, tables, replace(PRIMARY, statistics="settled"))
+    ]
+    lines = [
+        f"**The layer.** A share of the maps is empty: {empty}; and K, the focus above chance, is {focus}.",
+        f"**BatchNorm's statistics.** From one epoch to the next K moves by {jumps['running']} with the running "
+        f"statistics that a checkpoint holds, and by {jumps['settled']} once they have settled; the verdicts that "
+        f"turn: {', '.join(turned) or 'none'}.",
+        "**Not D's decision alone.** The AUC of real against generated lies "
+        f"{mean('map', layer='conv3', **running)} from 0.5 for the sum of the map, and "
+        f"{mean('logit', layer='conv3', **running)} for D's own logit.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _jump(tables: Tables, reading: Reading) -> Interval:
+    """How much K moves from one epoch to the next, mean over the epochs 5 to 25."""
+    return student_interval(_compared(clearness(tables, reading)).diff().abs().mean())
 
 
 def _log_fid(tables: Tables) -> pd.DataFrame:

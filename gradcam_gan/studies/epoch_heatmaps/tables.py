@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.data import to_model_range
+from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import digit_mask, map_change
 from gradcam_gan.models.dcgan import Discriminator
@@ -66,6 +67,14 @@ class Tables:
     def together(cls, tables: Sequence[Self]) -> Self:
         """Of several networks."""
         return cls(*(pd.concat([getattr(one, part) for one in tables], ignore_index=True) for part in PARTS))
+
+    @classmethod
+    def published(cls, folder: Path) -> Self:
+        """Of all networks that a profile's folder of figures has."""
+        names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
+        if not names:
+            raise InputError(f"{folder / 'networks'} has no tables; make figures makes them")
+        return cls.together([cls.load(folder / "networks", name) for name in names])
 
     @property
     def seeds(self) -> list[int]:
