@@ -84,7 +84,7 @@ rule measure:
     params:
         profile=profile,
         folder=f"--folder {folder}" if folder else "",
-        changes=[f"{name}={json.dumps(value)}" for name, value in changes.items()],
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "02_epoch_heatmaps").items()],
     log:
         f"runs/{profile}/logs/seed{{seed}}.measured.log",
     priority: 15

@@ -125,8 +125,8 @@ MODELS: dict[str, NamedModel] = {
     "conditional-dcgan-averaged": NamedModel(Model(**_STEADIED), "conditional-dcgan"),
     # an open loop: under the published target T fell to its least here, and hardly anything was diffused
     "diffusion-gan": NamedModel(Model(diffusion=Diffusion(target=None, rise=1.0)), "conditional-dcgan"),
-    "diffusion-gan-adaptive": NamedModel(Model(diffusion=Diffusion()), "conditional-dcgan", variant=True),
     "dudgan": NamedModel(Model(**_DUDGAN), "conditional-dcgan-averaged"),
+    "diffusion-gan-adaptive": NamedModel(Model(diffusion=Diffusion()), "conditional-dcgan", variant=True),
     # G hears of C by the contrast alone, so without it there is no C
     "dudgan-no-contrast": _dudgan_without(classifier=None),
     "dudgan-no-classifier-diffusion": _dudgan_without(

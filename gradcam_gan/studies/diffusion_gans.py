@@ -425,6 +425,7 @@ def judge_diffusion(networks: pd.DataFrame, inputs: pd.DataFrame) -> Claim:
         networks,
         model,
         to,
+        needed=" and T half of its largest by half of the training",
         obstacle="" if rose else f"T was {reached:.0f} by half of the training, not {wanted:.0f}",
         beside={
             "recall": student_interval(paired(networks, model, to, "recall"), unit="pairs"),
@@ -463,6 +464,7 @@ def _judge(
     model: str,
     to: str,
     *,
+    needed: str = "",
     obstacle: str = "",
     flips: bool = False,
     beside: dict[str, object],
@@ -495,8 +497,9 @@ def _judge(
     return Claim(
         name,
         text,
-        f"{rule.quantity}: holds if its interval lies below 0{flipped}, else fails if it "
-        f"lies above 0 or its 90 % interval within ±{EQUAL}",
+        f"{rule.quantity}: holds if its interval lies below 0{flipped}, else fails if it lies above 0 or its 90 % "
+        f"interval within ±{EQUAL}; judged only with a class accuracy of {LOWEST_ACCURACY} of the conditional "
+        f"DCGANs{needed}",
         verdict,
         rule.quantity,
         effect,
