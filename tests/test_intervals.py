@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from gradcam_gan.intervals import (
     Interval,
     bootstrap_interval,
-    interval_over_seeds,
-    paired_difference_interval,
+    equivalent,
+    interval_over_networks,
     paired_differences,
+    sign_flip,
+    student_interval,
 )
 
 NORMAL = np.random.default_rng(0).normal(5, 2, 1000)
@@ -106,65 +108,88 @@ def test_text():
     assert str(Interval(0.5, 0.5, 0.5, 10)) == "0.5 [0.5, 0.5], n=10"
     assert str(Interval(3, math.nan, math.nan, 1)) == "3 [no interval], n=1"
     assert (
-        str(Interval(12.3, 4.5, 23.4, 5, missing=2, unit="seeds"))
-        == "12 [4, 23], n=5 seeds (2 values missing)"
+        str(Interval(12.3, 4.5, 23.4, 5, missing=2, unit="networks"))
+        == "12 [4, 23], n=5 networks (2 values missing)"
     )
 
 
-def test_three_seeds_or_more_are_the_unit():
+def test_students_interval_by_hand():
+    """1, 2, 3, 6: mean 3, standard deviation 2.1602, t(3) 3.1824 for 95 % and 2.3534 for 90 %."""
+    found = student_interval([1, 2, math.nan, 3, 6])
+    error = math.sqrt(14 / 3 / 4)
+    assert (found.estimate, found.n, found.missing, found.unit) == (3, 4, 1, "networks")
+    assert (found.low, found.high) == pytest.approx((3 - 3.1824 * error, 3 + 3.1824 * error), abs=1e-4)
+    narrow = student_interval([1, 2, 3, 6], 0.9, "pairs")
+    assert narrow.high == pytest.approx(3 + 2.3534 * error, abs=1e-4)
+    assert (narrow.confidence, narrow.unit) == (0.9, "pairs")
+    assert student_interval([2, 2]) == Interval(2, 2, 2, 2, unit="networks")
+    for few, estimate in (([4.0], 4.0), ([], math.nan)):
+        found = student_interval(few)
+        assert (found.estimate, found.low, found.high) == pytest.approx(
+            (estimate, math.nan, math.nan), nan_ok=True
+        )
+
+
+def test_students_interval_of_few_networks_holds_the_truth_where_the_bootstrap_does_not():
+    random = np.random.default_rng(7)
+    draws = [random.normal(0, 1, 5) for _ in range(300)]
+    student, bootstrap = (
+        np.mean([found.low <= 0 <= found.high for found in intervals])
+        for intervals in (map(student_interval, draws), (bootstrap_interval(d, resamples=400) for d in draws))
+    )
+    assert 0.92 <= student <= 0.98
+    assert bootstrap < 0.9
+
+
+def test_equivalence_is_the_90_percent_interval_within_the_bound():
+    found = student_interval([-1, 0, 1, 2], 0.9)
+    bound = max(-found.low, found.high)
+    assert not equivalent([-1, 0, 1, 2], bound * 0.999)
+    assert equivalent([-1, 0, 1, 2], bound * 1.001)
+    assert equivalent([1, 0, -1, -2], bound * 1.001)
+    assert not equivalent([0.0], 100)  # one network shows nothing
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1, 2, 3], 2 / 8),  # of eight signs, all and none reach |mean| 2
+        ([1, 2, -3], 1),
+        ([3, 1, math.nan, -1], 6 / 8),  # all but 3 - 1 - 1 and its opposite
+        ([1.0], math.nan),
+    ],
+)
+def test_sign_flips_by_hand(differences, p):
+    assert sign_flip(differences) == pytest.approx(p, nan_ok=True)
+
+
+def test_networks_are_the_unit():
     table = seed_table([1, 2, 3, 4, 5], spread=0.1)
-    interval = interval_over_seeds(table, "focus")
-    assert (interval.unit, interval.n) == ("seeds", 5)
+    interval = interval_over_networks(table, "focus")
     means = [rows.to_numpy().mean() for _, rows in table.groupby("seed")["focus"]]
-    assert interval == bootstrap_interval(means, unit="seeds")
+    assert interval == student_interval(means)
     # far wider than 250 images taken as independent would make it
     pooled = bootstrap_interval(table["focus"])
     assert interval.high - interval.low > 4 * (pooled.high - pooled.low)
 
 
-def test_fewer_seeds_fall_back_to_images_and_say_so():
-    for means in ([1.0], [1.0, 5.0]):
-        table = seed_table(means, images=100)
-        interval = interval_over_seeds(table, "focus")
-        assert (interval.unit, interval.n) == ("images", 100 * len(means))
-        # resampled within each seed: the distance between the two seeds does not widen it
-        assert interval.high - interval.low == pytest.approx(2 * 1.96 / math.sqrt(interval.n), rel=0.25)
+def test_one_network_falls_back_to_its_images_and_says_so():
+    table = seed_table([1.0], images=100)
+    assert interval_over_networks(table, "focus") == bootstrap_interval(table["focus"], unit="images")
 
 
-def test_seeds_weigh_alike_whatever_their_number_of_images():
-    table = pd.concat(
-        [seed_table([0], images=300, spread=0.1), seed_table([0, 4], images=20, spread=0.1).iloc[20:]]
-    )
-    assert interval_over_seeds(table, "focus").estimate == pytest.approx(2, abs=0.1)
+def test_networks_weigh_alike_whatever_their_number_of_images():
+    few = seed_table([0, 4], images=20, spread=0.1).iloc[20:]
+    table = pd.concat([seed_table([0], images=300, spread=0.1), few])
+    assert interval_over_networks(table, "focus").estimate == pytest.approx(2, abs=0.1)
 
 
-def test_seeds_with_missing_images():
+def test_networks_with_missing_images():
     table = seed_table([1, 2, 3, 4])
     table.loc[table["seed"] == 3, "focus"] = np.nan
     table.loc[0, "focus"] = np.nan
-    interval = interval_over_seeds(table, "focus")
-    assert (interval.unit, interval.n, interval.missing) == ("seeds", 3, 51)
-
-
-def test_a_student_interval_over_few_seeds_is_wider():
-    table = seed_table([1, 2, 3, 4, 5], spread=0.1)
-    student = interval_over_seeds(table, "focus", method="student")
-    means = table.groupby("seed")["focus"].mean()
-    assert student.high - student.estimate == pytest.approx(2.7764 * means.std() / math.sqrt(5), rel=1e-4)
-    assert student.estimate - student.low == pytest.approx(student.high - student.estimate)
-    assert (student.unit, student.n) == ("seeds", 5)
-
-
-def test_paired_differences():
-    before = NORMAL[:100]
-    after = before + 0.5 + np.random.default_rng(3).normal(0, 0.1, 100)
-    interval = paired_difference_interval(after, before)
-    assert interval.estimate == pytest.approx(0.5, abs=0.05)
-    assert interval.high - interval.low < 0.06  # the spread of 2 between pairs has cancelled
-    assert interval.unit == "pairs"
-    before = before.copy()
-    before[:3] = np.nan
-    assert paired_difference_interval(after, before).n == 97
+    interval = interval_over_networks(table, "focus")
+    assert (interval.unit, interval.n, interval.missing) == ("networks", 3, 51)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +202,12 @@ def test_paired_differences():
         (lambda: bootstrap_interval(NORMAL, confidence=95), "confidence=95"),
         (lambda: bootstrap_interval(NORMAL, resamples=0), "resamples=0"),
         (lambda: bootstrap_interval(NORMAL, seed=-1), "seed=-1"),
-        (lambda: interval_over_seeds(seed_table([1]), "focsu"), "did you mean 'focus'"),
-        (lambda: interval_over_seeds(seed_table([1]), "focus", seed="sed"), "did you mean 'seed'"),
-        (lambda: interval_over_seeds(seed_table([1]).assign(seed=[None] * 50), "focus"), "seed.*50 rows"),
-        (lambda: interval_over_seeds(seed_table([1]).assign(focus="a"), "focus"), "'focus'.*numbers"),
-        (lambda: interval_over_seeds(seed_table([1]), "focus", method="t"), "method='t'"),
-        (lambda: paired_difference_interval([math.inf, 1], [math.inf, 2]), "a hold infinite"),
-        (lambda: paired_difference_interval([1, 2], [1, 2, 3]), r"\(2,\).*\(3,\)"),
+        (lambda: interval_over_networks(seed_table([1]), "focsu"), "did you mean 'focus'"),
+        (lambda: interval_over_networks(seed_table([1]), "focus", seed="sed"), "did you mean 'seed'"),
+        (lambda: interval_over_networks(seed_table([1]).assign(seed=[None] * 50), "focus"), "seed.*50 rows"),
+        (lambda: interval_over_networks(seed_table([1]).assign(focus="a"), "focus"), "'focus'.*numbers"),
+        (lambda: student_interval([math.inf, 1]), "values hold infinite"),
+        (lambda: sign_flip(["a", "b"]), "differences must be numbers"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):
@@ -211,7 +235,7 @@ class TestPairedDifferences:
         pairs = {"new": "old", "late": "old", "old": "absent", "absent": "old"}
         found = paired_differences(self.table(), "group", pairs, ["fid", "recall"])
         assert list(found) == ["group", "to", "metric", "estimate", "low", "high", "n"]
-        expected = paired_difference_interval([9, 10, 12, 11], [10, 12, 11, 15])
+        expected = student_interval([-1, -2, 1, -4])
         assert found.loc[0].tolist() == ["new", "old", "fid", -1.5, expected.low, expected.high, 4]
         assert found.loc[1].drop(["low", "high"]).tolist() == ["late", "old", "fid", -3.5, 2]
         assert found.loc[2].drop(["low", "high"]).tolist() == [

@@ -17,12 +17,14 @@ from torch import nn
 
 from gradcam_gan.data import load_images
 from gradcam_gan.errors import RunError
-from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import explain, signed_maps
 from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measure
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import NOISE_SEED, Reading, RunExplainer
-from gradcam_gan.studies.readings import ALL_READINGS
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS
 from gradcam_gan.training import files
+from gradcam_gan.training.loop import fixed_latents
 
 # --- the paper's DCGAN: the maps are those of ``explain`` to the bit
 
@@ -30,37 +32,46 @@ REFERENCE = slice(500, 532)  # of ``explainer``
 
 
 def maps_of(explainer, images, epochs, reading, **options):
-    choice = {"statistics": [reading.statistics], "methods": [reading.method]}
+    choice = {"statistics": [reading.statistics], "methods": [reading.method], "layers": [reading.layer]}
     return explainer.explain(images, epochs, **choice).maps(reading, **options)
 
 
-@pytest.mark.parametrize("upsample", [True, False])
-@pytest.mark.parametrize(
-    "reading",
-    [*ALL_READINGS, Reading("gradcam", "batch", "real"), Reading("hirescam", "batch", "signed")],
-    ids=str,
-)
-def test_maps_equal_explain_on_the_same_discriminator(tiny_run, explainer, digits, reading, upsample):
+def under(run, epoch, statistics, images):
+    """The discriminator with statistics of real images, made past ``RunExplainer``."""
+    discriminator = run.discriminator(epoch)
+    if statistics == "reference":
+        return calibrate(discriminator, images)
+    if statistics == "settled":
+        with torch.inference_mode():
+            made = torch.cat([run.generator(epoch)(latents) for latents in fixed_latents(1024).split(64)])
+        return settle(discriminator, images, made)
+    return batch_statistics(discriminator) if statistics == "batch" else discriminator
+
+
+@pytest.mark.parametrize("statistics", ["running", "settled", "reference", "batch"])
+def test_maps_of_several_layers_equal_explain_on_the_same_discriminator(
+    tiny_run, explainer, digits, statistics
+):
     epochs = [3, 0, 2]  # in the order asked for
-    maps = maps_of(explainer, digits[:5], epochs, reading, upsample=upsample)
-    for found, epoch in zip(maps, epochs, strict=True):
-        discriminator = tiny_run.discriminator(epoch)
-        if reading.statistics == "reference":
-            discriminator = calibrate(discriminator, digits[REFERENCE])
-        elif reading.statistics == "batch":
-            discriminator = batch_statistics(discriminator)
-        options = {"method": reading.method, "evidence": reading.evidence, "upsample": upsample}
-        assert torch.equal(found, explain(discriminator, digits[:5], **options))
-    assert not torch.equal(maps[0], maps[1])
+    explained = explainer.explain(digits[:5], epochs, statistics=[statistics], layers=COMPARED_LAYERS)
+    discriminators = [under(tiny_run, epoch, statistics, digits[REFERENCE]) for epoch in epochs]
+    for layer, method, evidence, upsample in product(
+        COMPARED_LAYERS, METHODS, ("real", "fake", "signed"), (True, False)
+    ):
+        maps = explained.maps(Reading(method, statistics, evidence, layer), upsample=upsample)
+        options = {"method": method, "layer": layer, "evidence": evidence, "upsample": upsample}
+        for found, discriminator in zip(maps, discriminators, strict=True):
+            assert torch.equal(found, explain(discriminator, digits[:5], **options))
+        assert not torch.equal(maps[0], maps[1])
 
 
 def test_every_reading_gives_other_maps(explainer, digits):
     """Or the comparison above could not tell two readings apart."""
-    explained = explainer.explain(digits[:5], [3])
+    explained = explainer.explain(digits[:5], [3], layers=COMPARED_LAYERS)
     maps = {reading: explained.maps(reading) for reading in ALL_READINGS}
     assert not [pair for pair in combinations(maps, 2) if torch.equal(*(maps[one] for one in pair))]
-    assert len(set(map(str, ALL_READINGS))) == len(ALL_READINGS) == 8
-    assert str(Reading("hirescam", "running", "fake")) == "HiResCAM, running, fake"
+    assert len(set(map(str, ALL_READINGS))) == len(ALL_READINGS) == 36
+    assert str(Reading("hirescam", "settled", "fake", "norm3")) == "HiResCAM at norm3, settled, fake"
 
 
 def test_each_discriminator_is_loaded_once(tiny_run, digits, monkeypatch):
@@ -74,13 +85,13 @@ def test_each_discriminator_is_loaded_once(tiny_run, digits, monkeypatch):
     explainer = RunExplainer(tiny_run, digits[REFERENCE])
     for reading in ALL_READINGS * 2:
         maps_of(explainer, digits[:2], [1, 2], reading)
-    assert sorted(loaded) == [1, 1, 2, 2]  # once under running, once under reference statistics
+    assert sorted(loaded) == [1, 1, 1, 2, 2, 2]  # once under each kind of statistics
 
 
 def test_explaining_changes_neither_the_networks_nor_the_files(tiny_run, digits):
     before = {path: path.read_bytes() for path in tiny_run.path.rglob("*") if path.is_file()}
     explainer = RunExplainer(tiny_run, digits[REFERENCE])
-    explainer.explain(digits[:3], [3], statistics=("reference", "batch", "running"))
+    explainer.explain(digits[:3], [3], statistics=("reference", "settled", "batch", "running"))
     used, fresh = explainer.explained(3, "running"), tiny_run.discriminator(3)
     assert not used.training
     assert all(parameter.grad is None for parameter in used.parameters())
@@ -104,12 +115,13 @@ class TestExplainedRun:
     @pytest.fixture(scope="class")
     @classmethod
     def explained(cls, explainer, digits):
-        return explainer.explain(digits[:5])
+        return explainer.explain(digits[:5], layers=COMPARED_LAYERS)
 
     @pytest.mark.parametrize("reading", ALL_READINGS, ids=str)
     def test_its_measures_are_those_of_explain(self, explained, explainer, digits, reading):
         discriminator = explainer.explained(2, reading.statistics)
-        maps = explain(discriminator, digits[:5], method=reading.method, evidence=reading.evidence)
+        options = {"method": reading.method, "layer": reading.layer, "evidence": reading.evidence}
+        maps = explain(discriminator, digits[:5], **options)
         found = explained.at([2]).measures([reading])
         assert found["image"].tolist() == [0, 1, 2, 3, 4]
         pd.testing.assert_frame_equal(found[list(COLUMNS)], measure(maps, digit_mask(digits[:5])), rtol=1e-6)
@@ -118,7 +130,7 @@ class TestExplainedRun:
 
     def test_has_a_row_per_epoch_reading_and_image(self, explained):
         table = explained.measures(ALL_READINGS)
-        keys = ["padding", "seed", "epoch", "method", "statistics", "evidence", "image"]
+        keys = ["padding", "seed", "epoch", "method", "statistics", "evidence", "layer", "image"]
         assert list(table) == [*keys, "logit", *COLUMNS]
         assert len(table) == 4 * len(ALL_READINGS) * 5
         assert not table.duplicated(keys).any()
@@ -214,33 +226,63 @@ class Seeing(nn.Module):
         return self.network(self.seen, **told)
 
 
+def as_in_training(run, which, epoch, images):
+    """uint8 images diffused by hand, by the training's own list, and their times."""
+    if not SIGMA[which]:
+        return images / 127.5 - 1, torch.zeros(len(images), dtype=torch.int64)
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    folder = run.path / f"checkpoints/epoch-{epoch:04d}"
+    listed = files.read_tensors(folder / f"{which[1]}_diffusion.safetensors")["times"]
+    times = listed[torch.randint(64, images.shape[:1], generator=generator)]
+    noise = torch.randn(images.shape, generator=generator)
+    return noised(images, times, HORIZONS[which][epoch], SIGMA[which], noise), times
+
+
 def calibrated(run, which, epoch, reference):
-    """A copy of the network with statistics of reference images diffused by hand, by the training's own list."""
+    """A copy of the network with statistics of reference images."""
     images, labels = reference
-    times, seen = torch.tensor(0), images / 127.5 - 1
-    if SIGMA[which]:
-        generator = torch.Generator().manual_seed(NOISE_SEED)
-        folder = run.path / f"checkpoints/epoch-{epoch:04d}"
-        listed = files.read_tensors(folder / f"{which[1]}_diffusion.safetensors")["times"]
-        times = listed[torch.randint(64, images.shape[:1], generator=generator)]
-        noise = torch.randn(images.shape, generator=generator)
-        seen = noised(images, times, HORIZONS[which][epoch], SIGMA[which], noise)
+    seen, times = as_in_training(run, which, epoch, images)
     return calibrate(Seeing(getattr(run, which[1])(epoch), seen, labels, times), images).network
+
+
+def settled(run, which, epoch, reference):
+    """A copy of the network whose statistics settled on reference and generated images; C saw no generated ones."""
+    network, generator = getattr(run, which[1])(epoch), run.generator(epoch)
+    images, told = {"real": reference[0]}, {"real": reference[1], "generated": torch.arange(1024) % 10}
+    with torch.inference_mode():
+        asked = [told["generated"]] if generator.classes else []
+        made = [
+            generator(*parts)
+            for parts in zip(*(x.split(64) for x in [fixed_latents(1024), *asked]), strict=True)
+        ]
+        images["generated"] = 127.5 * (torch.cat(made) + 1)
+    if which == CLASSIFIER:
+        images["generated"], told = images["real"], {}
+    seen, conditions = {}, {}
+    for name in images:
+        seen[name], times = as_in_training(run, which, epoch, images[name])
+        conditions[name] = {}
+        if getattr(network, "classes", 0) and told:
+            conditions[name]["labels"] = told[name]
+        if getattr(network, "timed", False):
+            conditions[name]["times"] = times
+    return settle(network, **seen, conditions=conditions, noise=SIGMA[which])
 
 
 @pytest.fixture(scope="module")
 def by_hand(follow_up_runs, reference, images):
     """A function that makes the network behind an explanation, with all that it sees."""
 
-    def make(which, epoch, statistics, time):
+    def by_hand(which, epoch, statistics, time):
         network = getattr(follow_up_runs[which[0]], which[1])(epoch)
-        if statistics == "reference":
-            network = calibrated(follow_up_runs[which[0]], which, epoch, reference)
+        if statistics in ("reference", "settled"):
+            make = calibrated if statistics == "reference" else settled
+            network = make(follow_up_runs[which[0]], which, epoch, reference)
         elif statistics == "batch":
             network = batch_statistics(network)
         return Seeing(network, noised(images, time, HORIZONS[which][epoch], SIGMA[which]), LABELS, time)
 
-    return make
+    return by_hand
 
 
 def times_of(which, epoch):
@@ -250,7 +292,7 @@ def times_of(which, epoch):
 
 @every_network
 class TestEveryNetwork:
-    @pytest.mark.parametrize("statistics", ["running", "reference", "batch"])
+    @pytest.mark.parametrize("statistics", ["running", "settled", "reference", "batch"])
     def test_maps_and_logits_are_those_of_a_network_made_by_hand(
         self, which, statistics, explainers, images, by_hand
     ):
@@ -274,16 +316,18 @@ class TestEveryNetwork:
         for option, value in changes.items():
             others, scores = explainers[which].signed(images, **{**options, option: value})
             assert ((logits - scores).abs() > 5e-3 * logits.abs()).all(), option
-            changed = (maps["hirescam"] - others["hirescam"]).abs().amax((1, 2))
-            assert (changed > 5e-3 * maps["hirescam"].abs().amax((1, 2))).all(), option
+            own, other = (found["conv3", "hirescam"] for found in (maps, others))
+            assert ((own - other).abs().amax((1, 2)) > 5e-3 * own.abs().amax((1, 2))).all(), option
 
     def test_hirescam_at_the_last_block_sums_to_the_logit(self, which, explainers, images):
         for statistics in ("running", "reference"):
             time = times_of(which, 2)[-1]
-            maps, logits = explainers[which].signed(images, 2, statistics, labels=LABELS, time=time)
+            maps, logits = explainers[which].signed(
+                images, 2, statistics, layers=["block3"], labels=LABELS, time=time
+            )
             network = explainers[which].explained(2, statistics)
             bias = network.head.bias.detach()[LABELS] if which == CLASSIFIER else 0
-            torch.testing.assert_close(maps["hirescam"].sum((1, 2)), logits - bias, **CLOSE)
+            torch.testing.assert_close(maps["block3", "hirescam"].sum((1, 2)), logits - bias, **CLOSE)
 
     def test_images_are_diffused_by_the_closed_form(self, which, explainers, images):
         for epoch in range(3):
@@ -328,7 +372,7 @@ def test_maps_of_diffused_images_agree_with_pytorch_grad_cam(
         ours = explained.maps(Reading(method, "running", evidence))[0]
         for i in range(len(images)):
             bound = Seeing(network, seen[i : i + 1], LABELS[i : i + 1], time)
-            with library(bound, [network.named_layers["block3"]]) as cam:
+            with library(bound, [network.named_layers["conv3"]]) as cam:
                 theirs = cam(seen[i : i + 1], [lambda output, sign=sign: sign * output.sum()])
             normalised = scale_cam_image(scale_cam_image(ours[i : i + 1].numpy()))
             assert np.abs(normalised - theirs).max() < 1e-3

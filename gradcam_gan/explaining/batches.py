@@ -79,9 +79,9 @@ def batches(
         raise InputError(f"batch_size={batch_size} must be at least 1")
     conditions = conditions or {}
     for name, values in conditions.items():
-        _check_count(f"conditions[{name!r}]", values, images)
+        check_count(f"conditions[{name!r}]", values, images)
     if isinstance(target, PerImage):
-        _check_count("target", target.values, images)
+        check_count("target", target.values, images)
     parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
     device = images.device if parameter is None else parameter.device
     dtype = torch.float32 if parameter is None else parameter.dtype
@@ -146,6 +146,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = flag
 
 
-def _check_count(name: str, values: Tensor, images: Tensor) -> None:
+def check_count(name: str, values: Tensor, images: Tensor) -> None:
+    """Refuse values that are not one an image."""
     if len(values) != len(images):
         raise InputError(f"{name} has {len(values)} values for {len(images)} images; give one for each")

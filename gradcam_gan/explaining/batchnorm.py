@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, evaluating
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, evaluating
 
 SETTLING_PASSES = 36  # twelve iterations of training
 
@@ -97,15 +97,19 @@ def settle(
         noise: as for ``signed_maps``.
 
     Raises:
-        InputError: images that cannot be used.
+        InputError: images that cannot be used, or a condition that has not one value an image.
     """
-    check_images(real, "real", noise=noise)
-    check_images(generated, "generated", noise=noise)
-    settled, told = _copy(discriminator), conditions or {}
+    shown, told = {"real": real, "generated": generated}, conditions or {}
+    for name, images in shown.items():
+        check_images(images, name, noise=noise)
+        for key, values in told.get(name, {}).items():
+            check_count(f"conditions[{name!r}][{key!r}]", values, images)
+    settled = _copy(discriminator)
     layers = [module for module in settled.modules() if isinstance(module, BatchNorm)]
     random = torch.Generator().manual_seed(0)
     for i in range(passes if layers else 0):
-        name, images = ("generated", generated) if i % 3 else ("real", real)
+        name = "generated" if i % 3 else "real"
+        images = shown[name]
         chosen = torch.randint(len(images), (batch_size,), generator=random)
         own = {key: values[chosen.to(values.device)] for key, values in told.get(name, {}).items()}
         # made before the layers train: the first batch is run to find its layout

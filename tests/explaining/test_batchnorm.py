@@ -2,11 +2,11 @@ import copy
 
 import pytest
 import torch
-from helpers import refused
+from helpers import randomised, refused
 from torch import nn
 
 from gradcam_gan.data import to_model_range
-from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, real_fake_accuracy
+from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, real_fake_accuracy, settle
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.models.dcgan import Discriminator
 
@@ -105,7 +105,8 @@ def test_models_without_batchnorm_and_with_old_spectral_norm():
     model = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(1, 1, 28)), nn.Flatten(0)).train()
     model(torch.zeros(2, 1, 28, 28))  # leaves a computed weight, which deepcopy alone refuses
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    for copied in (calibrate(model, uint8_images(4)), batch_statistics(model)):
+    images = uint8_images(4)
+    for copied in (calibrate(model, images), settle(model, images, images), batch_statistics(model)):
         assert copied is not model
         assert all(torch.equal(value, before[name]) for name, value in copied.state_dict().items())
         assert not copied.training
@@ -168,6 +169,62 @@ def test_accuracy_equals_its_definition_whatever_the_input_form():
     assert real_fake_accuracy(model, *as_float[:2], reference=as_float[2]) == expected
 
 
+def settled_by_loop(model, real, generated, told):
+    """36 batches of 64, real, generated, generated, of a network of which BatchNorm alone is in training mode."""
+    looped, random = copy.deepcopy(model).eval(), torch.Generator().manual_seed(0)
+    for module in looped.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    for kind in ("real", "generated", "generated") * 12:
+        images = {"real": real, "generated": generated}[kind]
+        chosen = torch.randint(len(images), (64,), generator=random)
+        with torch.no_grad():
+            looped(
+                to_model_range(images)[chosen],
+                **{name: values[chosen] for name, values in told[kind].items()},
+            )
+    return looped
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_settled_statistics_are_those_of_a_plain_loop(classes):
+    model = randomised(Discriminator("paper28", width=2, classes=classes)).train()
+    model.layers[3].momentum, model.layers[6].training = 0.02, False
+    before, real, generated = copy.deepcopy(model), uint8_images(9), uint8_images(70, seed=1) // 3
+    told = {"real": {}, "generated": {}}
+    if classes:
+        told = {"real": {"labels": torch.arange(9)}, "generated": {"labels": torch.arange(70) % 10}}
+    settled, expected = (
+        make(model, real, generated, **given)
+        for make, given in ((settle, {"conditions": told}), (settled_by_loop, {"told": told}))
+    )
+    assert statistics(settled).keys() == statistics(expected).keys() == statistics(model).keys()
+    for name, value in statistics(expected).items():
+        torch.testing.assert_close(statistics(settled)[name], value)
+        assert not torch.equal(value, statistics(model)[name])
+    # what the statistics were counts for 0.98^36 at one layer, for 0.9^36 at the other
+    assert [settled.layers[number].num_batches_tracked.item() for number in (3, 6)] == [36, 36]
+    assert [settled.layers[number].momentum for number in (3, 6)] == [0.02, 0.1]
+    assert all(torch.equal(p, q) for p, q in zip(settled.parameters(), model.parameters(), strict=True))
+    assert not any(module.training for module in settled.modules())
+    assert_unchanged(model, before)
+    assert torch.equal(
+        settle(model, real, generated, conditions=told).layers[3].running_mean, settled.layers[3].running_mean
+    )
+
+
+def test_statistics_that_fit_stay_and_only_batchnorm_trains_while_they_settle():
+    """Dropout in training mode would move the variance; a layer without running statistics has none to settle."""
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1), nn.AvgPool2d(28), nn.Flatten(0))
+    grey = torch.full((3, 1, 28, 28), 0.25)
+    model[1].running_mean.fill_(0.25)
+    model[1].running_var.fill_(0.0)
+    settled = settle(model, grey, grey)
+    torch.testing.assert_close(settled[1].running_mean, torch.tensor([0.25]))
+    torch.testing.assert_close(settled[1].running_var, torch.tensor([0.0]))
+    assert settle(batch_statistics(model), grey, grey)[1].running_mean is None
+
+
 def test_errors_name_the_argument():
     model, images = discriminator(), uint8_images(4)
     message = "reference_images has 1 images and batch_size=256; a variance needs 2"
@@ -181,6 +238,12 @@ def test_errors_name_the_argument():
         given = {"real": images, "fake": images, "reference": images}
         given[name.removesuffix("_images")] = images[0]
         assert f"{name} has shape" in refused(real_fake_accuracy, model, **given)
+    for name in ("real", "generated"):
+        given = {"real": images, "generated": images}
+        assert f"{name} has shape" in refused(settle, model, **{**given, name: images[0]})
+        told = {name: {"labels": torch.zeros(5)}}
+        message = refused(settle, model, **given, conditions=told)
+        assert message == f"conditions[{name!r}]['labels'] has 5 values for 4 images; give one for each"
 
 
 def test_reference_statistics_are_of_images_with_their_conditions():

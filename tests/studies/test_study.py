@@ -1,12 +1,12 @@
 import re
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import yaml
 from helpers import refused
 
-from gradcam_gan.models.options import MODELS
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Study
 
@@ -31,7 +31,8 @@ def test_every_parameter_stands_in_the_base_with_a_comment_and_a_profile_says_on
     base = yaml.safe_load(text)
     assert names(base) == names(Study.load("quick").model_dump()) - {"profile"}
     for line in text.splitlines():
-        if re.match(r" *\w+: \S", line) and line.split(":")[0].strip() not in ("batch_size", "doses"):
+        # the regime of the pairs repeats names that the networks' own have explained
+        if re.match(r"\w+: \S", line) and not line.startswith("batch_size"):
             assert "#" in line, line
     assert {path.stem for path in paths.PARAMS.glob("*.yaml")} == {*PROFILES, "base"}
     for profile in PROFILES:
@@ -46,19 +47,25 @@ def test_every_parameter_stands_in_the_base_with_a_comment_and_a_profile_says_on
 @each_profile
 def test_every_training_has_a_name_of_its_own_and_differs_as_it_should(profile):
     study = Study.load(profile)
-    configs, models = study.configs(), study.model_configs()
-    assert len({config.name for config in [*configs, *models]}) == len(configs) + len(models)
-    assert len({arm.name for arm in study.arms()}) == len(study.arms())
-    assert [config.padding for config in configs] == ["zeros"] * len(study.seeds) + ["background"] * len(
-        study.background_seeds
+    configs, compared, padded = study.configs(), study.compared_configs(), study.background_configs()
+    assert (
+        len({config.name for config in [*configs, *compared, *padded, study.paper28_config()]})
+        == len({*configs, *compared, *padded}) + 1
     )
-    assert {config.model_name for config in models} == set(MODELS) - {BASELINE_MODEL}
-    for config in models:
-        plain = config.changed(model=None, epochs=study.epochs)
-        assert (plain, config.epochs) == (study.config(config.seed), study.comparison.epochs)
+    assert [config.seed for config in configs] == study.seeds
+    assert {config.padding for config in [*configs, *compared]} == {"zeros"}
+    named = [BASELINE_MODEL, *study.comparison.models]
+    assert [(config.model_name, config.seed) for config in compared] == [*product(named, study.pairs.seeds)]
+    regime = study.pairs.model_dump(exclude={"seeds"})
+    for config in [*compared, *padded]:
+        assert config == study.config(config.seed).changed(
+            **regime, padding=config.padding, model=config.model
+        )
+    assert padded == [config.changed(padding="background") for config in compared[: len(padded)]]
+    assert study.paper28_config() == configs[0].changed(preset="paper28", size=28)
+    assert len({arm.name for arm in study.arms()}) == len(study.arms())
     for arm in study.arms():
-        assert arm.baseline == study.config(arm.seed)
-        assert arm.training == arm.baseline.changed(epochs=study.pruning.epochs)
+        assert (arm.training, arm.scorer) == (study.pair_config(arm.seed), study.config(arm.seed))
         assert arm.pruning.tau == study.pruning.tau
 
 
@@ -66,7 +73,7 @@ def test_changes_reach_a_section_whole_or_by_dotted_name():
     by_name = Study.load("smoke", **{"pruning.tau": 0.5, "width": 8})
     assert by_name == Study.load("smoke", pruning={"tau": 0.5}, width=8)
     assert by_name.changes() == {"pruning.tau": 0.5, "width": 8}
-    assert by_name.pruning.epochs == Study.load("smoke").pruning.epochs
+    assert by_name.pruning.epoch == Study.load("smoke").pruning.epoch
 
 
 def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
@@ -85,8 +92,13 @@ def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
         ({"pruning": 3}, "pruning=3"),
         ({"width": 0}, "width=0"),
         ({"seeds": [1, 1]}, "seeds=[1, 1]"),
-        ({"pruning.seeds": [9]}, "pruning.seeds=[9] must be among seeds=[0, 1]"),
-        ({"comparison.epochs": 4}, "comparison.epochs=4 must not exceed epochs=3"),
+        ({"pairs.seeds": [9]}, "pairs.seeds=[9] must be among seeds=[0, 1]"),
+        ({"pairs.seeds": [0, 0]}, "pairs.seeds=[0, 0] names one of them twice"),
+        ({"pairs.epochs": 0}, "pairs: epochs=0"),
+        ({"pruning.epoch": 4}, "pruning.epoch=4 must lie in 0..epochs=3"),
+        ({"pruning.layer": "conv9"}, "pruning: layer='conv9'"),
+        ({"pruning.doses": [0.2, 0.2]}, "pruning.doses=[0.2, 0.2] names one of them twice"),
+        ({"reference_images": [9, 9]}, "reference_images=(9, 9) must ascend"),
         ({"figure_epochs": [2, 1]}, "figure_epochs=[2, 1] must ascend"),
         ({"figure_epochs": [1, 9]}, "must lie in 0..epochs=3"),
         ({"comparison.models": ["dudgn"]}, "models='dudgn' is unknown; did you mean 'dudgan'?"),
