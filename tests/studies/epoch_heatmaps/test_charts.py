@@ -74,8 +74,9 @@ def test_changes_are_a_line_a_network_with_the_similar_ones_marked():
 
 
 def test_the_epoch_that_is_picked_is_ringed_in_both_panels():
-    curves = pd.DataFrame({1: EPOCHS + 1.0, 2: 30.0 - EPOCHS}, index=EPOCHS)
-    figure = charts.quality_chart(curves, curves, {1: 25, 2: 5}, MARKS)
+    curves = {1: EPOCHS + 1.0, 2: 30.0 - EPOCHS}
+    tables = [pd.DataFrame({"seed": s, "epoch": EPOCHS, "focus": y, "fid": y}) for s, y in curves.items()]
+    figure = charts.quality_chart(pd.concat(tables), {1: 25, 2: 5}, MARKS)
     for axes in figure.axes:
         rings = [
             (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"
