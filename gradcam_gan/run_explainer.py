@@ -1,4 +1,4 @@
-"""One trained run, ready to explain: its networks at every epoch, under every kind of BatchNorm statistics.
+"""One trained run, or your own checkpoints, ready to explain: every epoch, every kind of BatchNorm statistics.
 
 An explanation depends on choices that the paper leaves open, and each may decide a claim: the method, the layer, the
 statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is shown. A ``Reading`` names one
@@ -8,7 +8,7 @@ combination.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Literal, cast, get_args
+from typing import Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,17 +20,19 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batches import Conditions
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import Evidence, Explained, evidence_maps, signed_maps
-from gradcam_gan.explaining.measures import digit_mask, measure
+from gradcam_gan.explaining.measures import measure, object_masks
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.explaining.targets import class_logit, real
 from gradcam_gan.models.dcgan import Discriminator, Generator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
+from gradcam_gan.training.checkpoints import Checkpoints
 from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
 from gradcam_gan.validation import choose
 
 Statistics = Literal["running", "settled", "reference", "batch"]
 Network = Literal["discriminator", "classifier"]
+Trained = TypeVar("Trained", Run, Checkpoints)
 STATISTICS: tuple[Statistics, ...] = ("running", "settled", "reference")
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
@@ -67,15 +69,17 @@ class ExplainedRun:
     Panels, tables and measures are taken from it; nothing is explained twice.
 
     Attributes:
-        run: the training run.
+        run: the training run, or your own checkpoints.
         images: uint8 (N, C, H, W), undiffused.
+        masks: bool (N, H, W), the pixels that a map should point at.
         epochs: E of the run's epochs.
         signed: signed maps (N, h, w) in units of the logit, on the CPU, by (epoch, statistics, layer, method).
         logits: (N,), on the CPU, by (epoch, statistics).
     """
 
-    run: Run
+    run: Run | Checkpoints
     images: Tensor
+    masks: Tensor
     epochs: Sequence[int]
     signed: Mapping[tuple[int, Statistics, str, str], Tensor]
     logits: Mapping[tuple[int, Statistics], Tensor]
@@ -98,18 +102,18 @@ class ExplainedRun:
     def measures(self, readings: Sequence[Reading]) -> pd.DataFrame:
         """Where each map puts its weight: a row per epoch, reading and image.
 
-        Columns: ``padding``, ``seed``, ``epoch``, those of ``Reading``, ``image`` (index), ``logit`` and those of
-        ``measure``, whose mask is the digit.
+        Columns: what names the network (``padding``, ``seed``), ``epoch``, those of ``Reading``, ``image`` (index),
+        ``logit`` and those of ``measure``.
         """
-        config, mask, tables = self.run.config, digit_mask(self.images), []
+        tables = []
         order = list(dict.fromkeys(reading.statistics for reading in readings))
         for epoch in self.epochs:
             for reading in sorted(readings, key=lambda reading: order.index(reading.statistics)):
                 maps = evidence_maps(self.signed_at(epoch, reading), reading.evidence, self.images.shape[2:])
-                keys = {"padding": config.padding, "seed": config.seed, "epoch": epoch, **asdict(reading)}
+                keys = {**self.run.keys, "epoch": epoch, **asdict(reading)}
                 logits = self.logits[epoch, reading.statistics].numpy()
                 first = pd.DataFrame({**keys, "image": np.arange(len(maps)), "logit": logits})
-                tables.append(first.join(measure(maps, mask)))
+                tables.append(first.join(measure(maps, self.masks)))
         return pd.concat(tables, ignore_index=True)
 
     def table(self, readings: Sequence[Reading]) -> pd.DataFrame:
@@ -129,15 +133,15 @@ class ExplainedRun:
         return table.assign(reading=said).merge(values.reset_index(), on=["reading", "epoch", "image"])
 
 
-class RunExplainer:
-    """Explains the discriminators of one run, or its classifiers; each is loaded, and calibrated, once.
+class RunExplainer(Generic[Trained]):
+    """Explains the discriminators of one run, its classifiers, or your own; each is loaded, and calibrated, once.
 
     A network that was trained on diffused images has its ``reference`` statistics from calibration images, diffused as
     in training at that epoch, half of them not at all: it is one network, whatever time is then explained.
 
     Args:
-        run: a training run.
-        calibration: uint8 (M, C, H, W), real images for the ``reference`` statistics.
+        run: a training run, or your own checkpoints.
+        calibration: uint8 (M, C, H, W), real images for the ``reference`` and the ``settled`` statistics.
         device: where to compute.
         calibration_labels: their classes (M,), for a network that is told them.
         network: ``discriminator``, or ``classifier`` to explain the logit of the class that each image comes with:
@@ -146,7 +150,7 @@ class RunExplainer:
 
     def __init__(
         self,
-        run: Run,
+        run: Trained,
         calibration: Tensor,
         device: torch.device | str = "cpu",
         *,
@@ -154,7 +158,11 @@ class RunExplainer:
         network: Network = "discriminator",
     ) -> None:
         choose("network", network, get_args(Network))
-        self.run = run
+        if network == "classifier" and not isinstance(run, Run):
+            raise InputError(
+                f"{run.path} is known to hold discriminators alone; network='classifier' needs a Run"
+            )
+        self.run: Trained = run
         self.device = torch.device(device)
         self.network = network
         self._calibration = calibration.to(self.device)
@@ -165,8 +173,7 @@ class RunExplainer:
         """The network after that many epochs under one kind of BatchNorm statistics, in eval mode."""
         key = (epoch, statistics)
         if key not in self._networks:
-            load = self.run.classifier if self.network == "classifier" else self.run.discriminator
-            trained = load(epoch, self.device)
+            trained = self._load(epoch)
             if statistics == "reference":
                 trained = self._calibrated(trained, epoch)
             elif statistics == "settled":
@@ -175,6 +182,11 @@ class RunExplainer:
                 trained = batch_statistics(trained)
             self._networks[key] = trained
         return self._networks[key]
+
+    def _load(self, epoch: int) -> nn.Module:
+        if self.network == "classifier" and isinstance(self.run, Run):
+            return self.run.classifier(epoch, self.device)
+        return self.run.discriminator(epoch, self.device)
 
     def diffused(self, images: Tensor, epoch: int, time: int) -> Tensor:
         """What the network sees of images at one time: y_t, always with the same noise.
@@ -234,6 +246,7 @@ class RunExplainer:
         layers: Sequence[str] = ("conv3",),
         labels: Tensor | None = None,
         time: int = 0,
+        masks: Tensor | None = None,
     ) -> ExplainedRun:
         """Explain the same images at several epochs, every reading in one pass an epoch and kind of statistics.
 
@@ -246,29 +259,37 @@ class RunExplainer:
             labels: the class (N,) that the network is told of each image, or whose logit is explained; not used by a
                 discriminator that is told none.
             time: t; the images are diffused to it first (``diffused``).
+            masks: bool (N, H, W), the pixels that a map should point at; by default those of the digit
+                (``digit_mask``).
 
         Raises:
-            InputError: classes that are missing or out of range, a time that the network did not see.
+            InputError: classes that are missing or out of range, a time that the network did not see, masks of
+                another shape.
         """
+        masks = object_masks(images, masks).cpu()
         epochs = self.run.epochs if epochs is None else list(epochs)
         signed, logits = {}, {}
         for epoch, kind in product(epochs, statistics):
             maps, scores = self.signed(images, epoch, kind, methods, layers, labels=labels, time=time)
-            signed.update({(epoch, kind, *key): one.cpu() for key, one in maps.items()})
+            signed.update({(epoch, kind, layer, method): one.cpu() for (layer, method), one in maps.items()})
             logits[epoch, kind] = scores.cpu()
-        return ExplainedRun(self.run, images.cpu(), epochs, signed, logits)
+        return ExplainedRun(self.run, images.cpu(), masks, epochs, signed, logits)
 
     def generated(self, epoch: int, count: int) -> tuple[Tensor, Tensor]:
         """Images (count, C, H, W) in [-1, 1] of the run's generator, and the classes (count,) it was asked for.
 
         Always of the same latents; an unconditional generator was asked for no class, and has zeros here.
+
+        Raises:
+            InputError: your own checkpoints came without a generator, or with fewer latents.
         """
         generator = self.run.generator(epoch, self.device)
-        classes = cast(Generator, generator).classes
+        classes = generator.classes if isinstance(generator, Generator) else 0
+        latents = fixed_latents(count) if isinstance(self.run, Run) else self.run.latents(count)
         labels = torch.arange(count) % max(classes, 1)
         parts = []
         with torch.inference_mode():
-            for some, own in zip(fixed_latents(count).split(BATCH), labels.split(BATCH), strict=True):
+            for some, own in zip(latents.split(BATCH), labels.split(BATCH), strict=True):
                 told = (own.to(self.device),) if classes else ()
                 parts.append(generator(some.to(self.device), *told))
         return torch.cat(parts), labels
@@ -304,11 +325,10 @@ class RunExplainer:
         self, network: nn.Module, labels: Tensor | None, times: Tensor, name: str = "labels"
     ) -> Conditions:
         """What the network takes beside images: classes, and the times (N,) of a diffusion."""
-        if self.network == "classifier":
+        if not isinstance(network, Discriminator):
             return {}
-        discriminator = cast(Discriminator, network)
-        told = self._classes(labels, len(times), name) if discriminator.classes else torch.zeros_like(times)
-        return discriminator.conditions(told, times)
+        told = self._classes(labels, len(times), name) if network.classes else torch.zeros_like(times)
+        return network.conditions(told, times)
 
     def _classes(self, labels: Tensor | None, count: int, name: str = "labels") -> Tensor:
         """Labels (N,) as given, if they can be the classes of so many images."""

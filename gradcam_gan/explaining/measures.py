@@ -115,6 +115,24 @@ def digit_mask(images: Tensor, threshold: float = MASK_THRESHOLD) -> Tensor:
     return (to_model_range(brightest) if brightest.dtype == torch.uint8 else brightest) > threshold
 
 
+def object_masks(images: Tensor, masks: Tensor | None = None) -> Tensor:
+    """The pixels that an image's maps should point at: the masks given, or those of ``digit_mask``.
+
+    Args:
+        images: (N, C, H, W).
+        masks: bool (N, H, W), where the object is not the bright part of its image.
+
+    Raises:
+        InputError: masks of another kind.
+    """
+    if masks is None:
+        return digit_mask(images)
+    wanted = (len(images), *images.shape[2:])
+    if masks.dtype != torch.bool or tuple(masks.shape) != wanted:
+        raise InputError(f"masks is {masks.dtype} {tuple(masks.shape)}; give bool {wanted}, one an image")
+    return masks
+
+
 def normalise(maps: Tensor, normalisation: Normalisation) -> Tensor:
     """The positive part v of each map, scaled for display or for a threshold.
 

@@ -23,6 +23,7 @@ class Panel:
         table: the numbers behind it (``ExplainedRun.table``).
         seen: (R, K, C, H, W) in [-1, 1], what the network saw in each cell, to be shown through the map; None: the map
             alone.
+        masks: bool (K, H, W), outlined on the maps; None: those of the digits.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Panel:
     columns: list[str]
     table: pd.DataFrame
     seen: Tensor | None = None
+    masks: Tensor | None = None
 
 
 def panel(explained: ExplainedRun, readings: Sequence[Reading], captions: Sequence[str]) -> Panel:
@@ -49,6 +51,7 @@ def panel(explained: ExplainedRun, readings: Sequence[Reading], captions: Sequen
         list(captions),
         explained.table(readings),
         to_model_range(images).expand(len(explained.epochs), *images.shape),
+        explained.masks.repeat(len(readings), 1, 1),
     )
 
 
@@ -69,6 +72,7 @@ def strip(explained: ExplainedRun, readings: Sequence[Reading], names: Sequence[
         [str(epoch) for epoch in explained.epochs],
         explained.table(readings),
         to_model_range(images).expand(len(readings), *images.shape),
+        explained.masks.expand(count, -1, -1),
     )
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from gradcam_gan.explaining.measures import digit_mask, normalise
+from gradcam_gan.explaining.measures import normalise, object_masks
 from gradcam_gan.studies.panels import Panel
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of one and of two columns of a paper
@@ -59,7 +59,7 @@ def heatmap_grid(panel: Panel, *, title: str = "") -> Figure:
             title,
             right=0.75,
         )
-        outline = digit_mask(panel.images).float().expand(len(panel.rows), -1, -1, -1)
+        outline = object_masks(panel.images, panel.masks).float().expand(len(panel.rows), -1, -1, -1)
         mosaic = _mosaic(torch.cat([torch.zeros_like(outline[:1]), outline])[..., None], 0.0)[..., 0]
         axes.contour(mosaic, levels=[0.5], colors="white", linewidths=0.5)
         for row, column in (~heat.any(3).any(2)).nonzero().tolist():

@@ -139,6 +139,11 @@ class Run:
     manifest: dict[str, Any]
 
     @property
+    def keys(self) -> dict[str, object]:
+        """What names the network in a table, by column."""
+        return {"padding": self.config.padding, "seed": self.config.seed}
+
+    @property
     def epochs(self) -> list[int]:
         """The epochs that can be loaded, ascending; 0 is the untrained state."""
         return CheckpointFolder(self.path / "checkpoints").epochs()

@@ -23,18 +23,19 @@ from torch.nn import functional as F
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.cam import evidence_maps
-from gradcam_gan.explaining.measures import digit_mask, map_change
+from gradcam_gan.explaining.measures import map_change, object_masks
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
-from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer, Statistics
+from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
-from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS, PRIMARY
+from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.provenance import provenance
+from gradcam_gan.training.runs import Run
 
 LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part of the logit
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
@@ -131,8 +132,16 @@ def _measured(study: Study, config: TrainingConfig) -> Tables:
 
 
 def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
-    """The rows of one reading, of a table that has its choices as columns."""
-    return table[np.logical_and.reduce([table[key] == value for key, value in asdict(reading).items()])]
+    """The rows of one reading, of a table that has its choices as columns.
+
+    Raises:
+        InputError: the table has rows, but none of that reading.
+    """
+    found = table[np.logical_and.reduce([table[key] == value for key, value in asdict(reading).items()])]
+    if found.empty and len(table):
+        known = "; ".join(f"{key} {', '.join(table[key].unique())}" for key in asdict(reading))
+        raise InputError(f"nothing was measured under {reading}; the tables have {known}")
+    return found
 
 
 def health(scores: pd.DataFrame) -> pd.DataFrame:
@@ -155,10 +164,11 @@ class DigitFocus:
     Args:
         images: uint8 (N, C, H, W).
         size: of the maps, (h, w).
+        masks: bool (N, H, W), where the object is not the bright part of its image.
     """
 
-    def __init__(self, images: Tensor, size: Sequence[int]) -> None:
-        mask = digit_mask(images).float()
+    def __init__(self, images: Tensor, size: Sequence[int], masks: Tensor | None = None) -> None:
+        mask = object_masks(images, masks).float()
         self.area = mask.mean((1, 2)).double()
         self._digit, self._all = (_taken_back(one, size) for one in (mask, torch.ones_like(mask)))
 
@@ -198,8 +208,13 @@ def largest_change(maps: Tensor) -> Tensor:
 
 
 def separation(real: Tensor, generated: Tensor) -> float:
-    """AUC: the chance that a real image's number exceeds a generated one's, ties half; 0.5 tells nothing apart."""
+    """AUC: the chance that a real image's number exceeds a generated one's, ties half; 0.5 tells nothing apart.
+
+    NaN without images of either kind.
+    """
     count = len(real) * len(generated)
+    if not count:
+        return math.nan
     return float(stats.mannwhitneyu(real.numpy(), generated.numpy()).statistic) / count
 
 
@@ -207,41 +222,52 @@ def measure_network(
     explainer: RunExplainer,
     probes: Tensor,
     rows: Sequence[int],
-    scores: pd.DataFrame,
+    scores: pd.DataFrame | None = None,
     epochs: Sequence[int] | None = None,
+    *,
+    readings: Sequence[Reading] = ALL_READINGS,
+    masks: Tensor | None = None,
 ) -> Tables:
-    """One network under every reading and after every epoch, streamed.
+    """One network under several readings and after every epoch, streamed.
 
     Args:
-        explainer: of its run.
+        explainer: of its run, or of your own checkpoints.
         probes: uint8 (N, C, H, W), held-out images.
-        rows: the epochs of Figure 1.
-        scores: of its generators (``evaluate_run``).
+        rows: the epochs of Figure 1, two or more of those measured.
+        scores: of its generators (``evaluate_run``): columns ``epoch``, ``fid`` and any more; None: not known.
         epochs: which; None: all that are saved.
+        readings: which.
+        masks: bool (N, H, W), the pixels that a map should point at; None: those of the digit (``digit_mask``).
+
+    Raises:
+        InputError: fewer than two rows, one that is not measured, or what ``RunExplainer`` refuses.
     """
     run, kept = explainer.run, dict[tuple[int, Reading], Tensor]()
     epochs = run.epochs if epochs is None else epochs
-    measured, focus = [], DigitFocus(probes, (1, 1))
+    if len(rows) < 2 or not set(rows) <= set(epochs):
+        raise InputError(f"rows={[*rows]} must be two or more of the epochs that are measured: {[*epochs]}")
+    measured, focus = [], dict[str, DigitFocus]()
     for epoch in epochs:
-        signed, numbers, logits = _explain(explainer, probes, epoch)
-        size = next(iter(signed.values())).shape[1:]
-        if epoch == epochs[0]:
-            focus = DigitFocus(probes, size)
-        for reading in ALL_READINGS:
-            maps = evidence_maps(signed[reading.statistics, reading.layer, reading.method], reading.evidence)
+        signed, numbers, logits = _explain(explainer, probes, epoch, readings)
+        for reading in readings:
+            key = (reading.statistics, reading.layer, reading.method)
+            maps = evidence_maps(signed[key], reading.evidence)
+            if reading.layer not in focus:
+                focus[reading.layer] = DigitFocus(probes, maps.shape[1:], masks)
             measured.append(
-                {"epoch": epoch, **asdict(reading), **measure_epoch(maps, focus)}
-                | numbers[reading.statistics, reading.layer, reading.method]
+                {"epoch": epoch, **asdict(reading), **measure_epoch(maps, focus[reading.layer])}
+                | numbers[key]
                 | logits[reading.statistics]
             )
             if epoch in rows:
                 kept[epoch, reading] = maps
-    table = pd.DataFrame(measured).assign(seed=run.config.seed)
+    seed = run.keys["seed"]
     history = run.history.filter(regex="^(epoch|accuracy_.*|d_.*)$")
-    beside = scores.merge(history, on="epoch", how="left").assign(
-        seed=run.config.seed, row=scores["epoch"].isin(rows)
-    )
-    return Tables(table, _probe_table(kept, focus, rows).assign(seed=run.config.seed), beside)
+    if scores is None:
+        scores = pd.DataFrame({"epoch": epochs, "fid": math.nan})
+    beside = scores.merge(history, on="epoch", how="left").assign(seed=seed, row=scores["epoch"].isin(rows))
+    probe_table = _probe_table(kept, focus, rows, readings).assign(seed=seed)
+    return Tables(pd.DataFrame(measured).assign(seed=seed), probe_table, beside)
 
 
 def measure_epoch(maps: Tensor, focus: DigitFocus) -> dict[str, float]:
@@ -267,44 +293,51 @@ Key = tuple[Statistics, str, str]  # layer, method
 
 
 def _explain(
-    explainer: RunExplainer, probes: Tensor, epoch: int
+    explainer: RunExplainer, probes: Tensor, epoch: int, readings: Sequence[Reading]
 ) -> tuple[dict[Key, Tensor], dict[Key, dict[str, float]], dict[Statistics, dict[str, float]]]:
     """Of one epoch: signed maps of the probes; what their sums know of real and generated; what the logit knows.
 
     ``auc_map``: of the signed map's sum, before ReLU and resizing. ``auc_left_out``: of the logit minus that sum, where
-    only a linear head follows the layer. ``auc_logit``.
+    only a linear head follows the layer. ``auc_logit``. All NaN without generated images.
     """
-    made, _ = explainer.generated(epoch, len(probes))
-    both = torch.cat([to_model_range(probes), made.cpu()])
+    both, count = to_model_range(probes), len(probes)
+    if isinstance(explainer.run, Run) or explainer.run.generates:
+        both = torch.cat([both, explainer.generated(epoch, count)[0].cpu()])
     signed, numbers, logits = {}, {}, {}
-    for statistics in STATISTICS:
-        maps, scores = explainer.signed(both, epoch, statistics, COMPARED_METHODS, COMPARED_LAYERS)
+    for statistics in dict.fromkeys(reading.statistics for reading in readings):
+        chosen = [reading for reading in readings if reading.statistics == statistics]
+        methods = list(dict.fromkeys(reading.method for reading in chosen))
+        layers = list(dict.fromkeys(reading.layer for reading in chosen))
+        maps, scores = explainer.signed(both, epoch, statistics, methods, layers)
         scores = scores.cpu().double()
-        logits[statistics] = {"auc_logit": separation(*scores.split(len(probes)))}
-        for layer, method in product(COMPARED_LAYERS, COMPARED_METHODS):
-            own = maps[layer, method].cpu()
-            total = own.double().sum((1, 2))
+        logits[statistics] = {"auc_logit": separation(scores[:count], scores[count:])}
+        for (layer, method), own in maps.items():
+            total = own.cpu().double().sum((1, 2))
             left_out = math.nan
-            if layer == LINEAR_AFTER and method == "gradcam":  # HiResCAM leaves nothing out there
-                left_out = separation(*(scores - total).split(len(probes)))
+            # HiResCAM leaves nothing out there
+            if isinstance(explainer.run, Run) and layer == LINEAR_AFTER and method == "gradcam":
+                left_out = separation((scores - total)[:count], (scores - total)[count:])
             numbers[statistics, layer, method] = {
-                "auc_map": separation(*total.split(len(probes))),
+                "auc_map": separation(total[:count], total[count:]),
                 "auc_left_out": left_out,
             }
-            signed[statistics, layer, method] = own[: len(probes)]
+            signed[statistics, layer, method] = own[:count].cpu()
     return signed, numbers, logits
 
 
 def _probe_table(
-    maps: Mapping[tuple[int, Reading], Tensor], focus: DigitFocus, rows: Sequence[int]
+    maps: Mapping[tuple[int, Reading], Tensor],
+    focus: Mapping[str, DigitFocus],
+    rows: Sequence[int],
+    readings: Sequence[Reading],
 ) -> pd.DataFrame:
     tables = []
-    for reading in ALL_READINGS:
-        own = [maps[epoch, reading] for epoch in rows]
+    for reading in readings:
+        own, digits = [maps[epoch, reading] for epoch in rows], focus[reading.layer]
         columns = {
-            f"focus_{epoch}": focus.above_chance(one).numpy() for epoch, one in zip(rows, own, strict=True)
+            f"focus_{epoch}": digits.above_chance(one).numpy() for epoch, one in zip(rows, own, strict=True)
         }
-        keys = {"image": np.arange(len(own[0])), **asdict(reading), "area": focus.area.numpy()}
+        keys = {"image": np.arange(len(own[0])), **asdict(reading), "area": digits.area.numpy()}
         tables.append(pd.DataFrame({**keys, **columns, "change": largest_change(torch.stack(own)).numpy()}))
     return pd.concat(tables, ignore_index=True)
 
