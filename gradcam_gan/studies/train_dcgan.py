@@ -1,6 +1,6 @@
-"""Notebook 1: does the DCGAN train, is it worth explaining, and what does its generator make?
+"""Notebook 1: did the networks train well, is D worth explaining, and what does G make?
 
-A D that won outright explains noise; one at chance explains nothing.
+A D beside a G of noise, or of one image over and over, explains nothing about digits; neither does one at chance.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
 from gradcam_gan.training.runs import Run
 
-WON = 0.02  # D(G(z)) below this: D rejects whatever G makes, and G learns nothing from it
-CHANCE = 0.6  # a balanced accuracy below this is close to guessing (0.5)
 CURVES = {
     "loss (nats)": {"loss_discriminator": "discriminator", "loss_generator": "generator"},
     "mean probability of “real”": {"d_real": "D(x), real", "d_fake": "D(G(z)), generated"},
-    "D's balanced accuracy": {
-        f"accuracy_{mode}": f"{mode} statistics" for mode in ("running", "batch", "reference")
-    },
 }
+ACCURACIES = {f"accuracy_{mode}": f"{mode} statistics" for mode in ("running", "batch", "reference")}
 
 
 def histories(runs: Sequence[Run], **keys: str) -> pd.DataFrame:
@@ -39,37 +36,69 @@ def histories(runs: Sequence[Run], **keys: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def training_health(history: pd.DataFrame) -> pd.DataFrame:
-    """One row per training: the means over its last five epochs, and whether D has won outright.
+def health_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """A row a network: ``health``, then ``fid`` and ``recall`` of its last epoch, and their best over the epochs.
 
     Args:
-        history: from ``histories``, with columns ``padding`` and ``seed``.
-
-    Returns:
-        Columns ``padding``, ``seed``, ``loss_discriminator``, ``loss_generator``, ``d_real``, ``d_fake``,
-        ``accuracy_*`` and ``won`` (bool).
+        scores: ``Tables.scores``.
     """
-    last = history[history["epoch"] > history["epoch"].max() - 5]
-    means = last.groupby(["padding", "seed"])[[name for series in CURVES.values() for name in series]].mean()
-    return means.assign(won=means["d_fake"] < WON).reset_index()
+    trained = scores[scores["epoch"] > 0].sort_values(["seed", "epoch"])
+    by_seed = trained.groupby("seed")
+    last = by_seed[["fid", "recall"]].last().add_prefix("last_")
+    best = by_seed.agg(best_fid=("fid", "min"), best_recall=("recall", "max"))
+    return health(scores).set_index("seed").join([last, best]).reset_index()
+
+
+def health_chart(scores: pd.DataFrame) -> Figure:
+    """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their mean.
+
+    Above: the rows of Figure 1, and what counts as healthy there.
+
+    Args:
+        scores: ``Tables.scores``.
+    """
+    trained = scores[scores["epoch"] > 0]
+    with plt.rc_context(STYLE):
+        figure, (fid, recall, accuracy) = plt.subplots(1, 3, figsize=(PAGE, 2.3))
+        seed_lines(fid, trained.pivot_table("fid", "epoch", "seed"), "C0", "mean over networks")
+        seed_lines(recall, trained.pivot_table("recall", "epoch", "seed"), "C0", "mean over networks")
+        for i, (column, name) in enumerate(ACCURACIES.items()):
+            seed_lines(accuracy, trained.pivot_table(column, "epoch", "seed"), f"C{i}", name)
+        for axes, limit in ((fid, HEALTHY_FID), (recall, HEALTHY_RECALL), (accuracy, 0.5)):
+            axes.axhline(limit, color="0.4", lw=0.8, ls="--")
+            for row in trained.loc[trained["row"], "epoch"].unique():
+                axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
+            axes.set_xlabel("epoch")
+        fid.set(yscale="log", ylabel="FID of G (healthy below the line)")
+        recall.set(ylim=(0, 1), ylabel="recall of G (healthy above)")
+        accuracy.set(ylim=(0, 1.03), ylabel="D's balanced accuracy (0.5: guessing)")
+        accuracy.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def name_networks(table: pd.DataFrame) -> str:
+    """How many networks trained well, and which did not, as Markdown (``health_table``)."""
+    unwell = ", ".join(f"seed {seed}" for seed in table.loc[~table["healthy"], "seed"])
+    return (
+        f"**{table['healthy'].sum()} of {len(table)} networks trained well**: at four of five rows of Figure 1 or more, G's "
+        f"FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Those that did not: {unwell or 'none'}."
+    )
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
-    """Losses, D's outputs, and D's accuracy under the three BatchNorm modes; a thin line a seed, a thick mean.
+    """Losses and D's outputs; a thin line a seed, a thick mean.
 
     Args:
         history: from ``histories``, with a column ``seed``.
     """
     with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(1, 3, figsize=(PAGE, 2.3))
+        figure, all_axes = plt.subplots(1, len(CURVES), figsize=(0.7 * PAGE, 2.1))
         for axes, (label, series) in zip(all_axes, CURVES.items(), strict=True):
             for i, (column, name) in enumerate(series.items()):
                 seed_lines(axes, history.pivot_table(column, "epoch", "seed"), f"C{i}", name)
             axes.set(xlabel="epoch", ylabel=label)
             axes.legend(frameon=False, loc="best")
         all_axes[1].set_ylim(0, 1)
-        all_axes[2].set_ylim(0, 1.03)
-        all_axes[2].axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
     return figure
 
 

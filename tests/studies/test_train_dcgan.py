@@ -6,7 +6,7 @@ from helpers import assert_nothing_is_cut_off, draw, legend_of
 
 from gradcam_gan.studies import train_dcgan
 from gradcam_gan.studies.style import PAGE
-from gradcam_gan.studies.train_dcgan import generate, histories, sample_table, training_health
+from gradcam_gan.studies.train_dcgan import generate, histories, sample_table
 from gradcam_gan.training.loop import fixed_latents
 
 
@@ -42,33 +42,42 @@ class TestHistories:
         assert set(table["model"]) == {"dcgan"}
         pd.testing.assert_frame_equal(tiny_run.history, before)
 
-    def test_can_be_judged(self, tiny_run):
-        health = training_health(histories([tiny_run], padding="padding", seed="seed"))
-        assert health["d_fake"].iloc[0] == pytest.approx(tiny_run.history["d_fake"].mean())
+
+def scores(fid, recall, seed=1):
+    """Five epochs, rows of Figure 1 all of them, after the untrained state."""
+    columns = {"fid": [140, *fid], "recall": [0, *recall], "row": [False, *[True] * 5]}
+    accuracy = dict.fromkeys(train_dcgan.ACCURACIES, 0.8)
+    return pd.DataFrame({"seed": seed, "epoch": range(6), **columns, **accuracy})
 
 
-class TestTrainingHealth:
-    def test_has_the_means_of_the_last_five_epochs(self):
-        health = training_health(history(0.1))
-        assert list(health) == [
-            "padding", "seed", "loss_discriminator", "loss_generator", "d_real", "d_fake", "accuracy_running",
-            "accuracy_batch", "accuracy_reference", "won",
-        ]  # fmt: skip
-        row = health.iloc[0]
-        assert row["loss_discriminator"] == np.mean([6, 7, 8, 9, 10])
-        assert (row["accuracy_running"], row["d_fake"]) == pytest.approx((0.5, 0.1))
+SCORES = pd.concat([
+    scores([50, 9, 8, 7, 10], [0.0, 0.3, 0.4, 0.5, 0.6]),  # four healthy rows of five
+    scores([50, 17, 8, 7, 10], [0.0, 0.3, 0.4, 0.5, 0.6], seed=2),
+    scores([9, 9, 8, 7, 10], [0.0, 0.1, 0.4, 0.5, 0.6], seed=3),
+])  # fmt: skip
 
-    def test_takes_all_epochs_where_there_are_fewer_than_five(self):
-        assert training_health(history(epochs=3))["loss_discriminator"].tolist() == [2.0]
 
-    @pytest.mark.parametrize(("d_fake", "won"), [(0.0199, True), (0.0201, False)])
-    def test_flags_a_discriminator_that_rejects_everything(self, d_fake, won):
-        assert training_health(history(d_fake))["won"].tolist() == [won]
+def test_health_by_network():
+    table = train_dcgan.health_table(SCORES).set_index("seed")
+    assert table["healthy"].to_dict() == {1: True, 2: False, 3: False}
+    assert table["healthy_rows"].tolist() == [0.8, 0.6, 0.6]
+    assert table.loc[1, ["last_fid", "best_fid", "best_recall"]].tolist() == [10, 7, 0.6]
+    said = train_dcgan.name_networks(table.reset_index())
+    assert said.startswith("**1 of 3 networks")
+    assert said.endswith("seed 2, seed 3.")
 
-    def test_has_one_row_per_training(self):
-        table = pd.concat([history(0.0), history(0.2, seed=1), history(0.3, padding="background")])
-        won = training_health(table).set_index(["padding", "seed"])["won"]
-        assert won.to_dict() == {("zeros", 0): True, ("zeros", 1): False, ("background", 0): False}
+
+def test_the_health_chart_has_a_line_a_network_and_the_limits():
+    figure = draw(train_dcgan.health_chart, SCORES)
+    assert_nothing_is_cut_off(figure, PAGE)
+    fid, recall, accuracy = figure.axes
+    # three networks, their mean, the limit, five rows
+    assert [len(axes.lines) for axes in (fid, recall)] == [10, 10]
+    assert legend_of(accuracy) == list(train_dcgan.ACCURACIES.values())
+    limits = [
+        line.get_ydata()[0] for axes in (fid, recall) for line in axes.lines if line.get_linestyle() == "--"
+    ]
+    assert limits == [16.0, 0.2]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
@@ -78,7 +87,6 @@ def test_training_curves_have_a_line_per_seed_and_a_mean(seeds):
     assert [legend_of(axes) for axes in figure.axes] == [
         ["discriminator", "generator"],
         ["D(x), real", "D(G(z)), generated"],
-        ["running statistics", "batch statistics", "reference statistics"],
     ]
     assert len(figure.axes[0].lines) == 2 * (len(seeds) + 1 if len(seeds) > 1 else 1)
     (mean,) = [line for line in figure.axes[0].lines if line.get_label() == "discriminator"]

@@ -79,7 +79,7 @@ def generator_beats(tables: Tables, reading: Reading) -> pd.Series:
     )
 
 
-def gain_ofpicked_epochs(tables: Tables, reading: Reading) -> pd.Series:
+def gain_of_picked(tables: Tables, reading: Reading) -> pd.Series:
     """Beside C4: log FID at the epoch with the largest K, minus that at epoch 25."""
     log_fid = _log_fid(tables)
     picked = {seed: epoch for seed, epoch in picked_epochs(tables, reading).items() if seed in log_fid}
@@ -306,7 +306,7 @@ def _extra_of_probes(tables: Tables) -> dict[str, object]:
 def _extra_of_generator(tables: Tables) -> dict[str, object]:
     return {
         f"log FID at the epoch picked, minus that at {LAST}": student_interval(
-            gain_ofpicked_epochs(tables, PRIMARY)
+            gain_of_picked(tables, PRIMARY)
         ),
         "epochs picked": ", ".join(
             f"{epoch} (seed {seed})" for seed, epoch in picked_epochs(tables, PRIMARY).items()

@@ -74,4 +74,7 @@ def test_panel_and_saturation_have_a_row_an_epoch(saturating, digits):
     assert list(table) == ["preset", "seed", "logit", "blank", "rounded"]
     assert table["logit"].tolist() == pytest.approx([0, 30], abs=1e-3)
     assert table["rounded"].tolist() == [0, 1]
-    assert table["blank"].tolist() == [pytest.approx(float((~expected[0].flatten(1).any(1)).float().mean())), 1]
+    assert table["blank"].tolist() == [
+        pytest.approx(float((~expected[0].flatten(1).any(1)).float().mean())),
+        1,
+    ]
