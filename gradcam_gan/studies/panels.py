@@ -77,11 +77,13 @@ def strip(explained: ExplainedRun, readings: Sequence[Reading], names: Sequence[
 
 
 def beside(*panels: Panel) -> Panel:
-    """Panels of the same rows as one, their columns and tables in order."""
+    """Panels of the same rows as one, their columns and tables in order; all have what the network saw, or none."""
+    seen = [one.seen for one in panels if one.seen is not None]
     return Panel(
         torch.cat([one.images for one in panels]),
         torch.cat([one.maps for one in panels], 1),
         panels[0].rows,
         [caption for one in panels for caption in one.columns],
         pd.concat([one.table for one in panels], ignore_index=True),
+        torch.cat(seen, 1) if seen else None,
     )

@@ -14,6 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.style import STYLE
 from gradcam_gan.training import files
 from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
@@ -60,13 +61,14 @@ class Results:
             runs: the trainings that the numbers come from.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture = _picture(figure)
-        files.write_bytes(self.folder / f"{name}.png", picture)
-        for suffix, metadata in METADATA.items():
-            content = io.BytesIO()
-            with rc_context({"svg.hashsalt": name}):
+        # the style also where a figure is drawn: colours such as "C0" are looked up only then
+        with rc_context({**STYLE, "svg.hashsalt": name}):
+            picture = _picture(figure)
+            files.write_bytes(self.folder / f"{name}.png", picture)
+            for suffix, metadata in METADATA.items():
+                content = io.BytesIO()
                 figure.savefig(content, format=suffix, dpi=PRINT_DPI, metadata=metadata)
-            files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
+                files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
         self._enter(table, name, runs, ["png", *METADATA])
         display(Image(picture))
         plt.close(figure)

@@ -261,7 +261,9 @@ def test_several_layers_in_one_pass_equal_single_passes_to_the_bit(precision):
     network, images = randomised(Discriminator("paper28", width=4)), random_images(5, 28)
     layers, options = ["block3", "conv1", "conv3", "norm3"], {"batch_size": 2, "precision": precision}
     together = signed_maps(network, images, layers=layers, **options)
-    assert list(together.signed) == [(layer, method) for layer in layers for method in ("gradcam", "hirescam")]
+    assert list(together.signed) == [
+        (layer, method) for layer in layers for method in ("gradcam", "hirescam")
+    ]
     for layer in layers:
         alone = signed_maps(network, images, layers=[layer], **options)
         assert torch.equal(alone.scores, together.scores)

@@ -2,9 +2,10 @@ import pandas as pd
 import pytest
 import torch
 
+from gradcam_gan.data import to_model_range
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.studies.panels import beside, every_reading, panel
-from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES
+from gradcam_gan.studies.panels import beside, panel, strip
+from gradcam_gan.studies.readings import EVIDENCES
 
 BOTH = [Reading("gradcam", "running", evidence) for evidence in EVIDENCES]
 
@@ -34,14 +35,15 @@ def test_panels_beside_each_other_are_the_panel_of_both(explained):
     pd.testing.assert_frame_equal(found.table, pd.concat([real.table, fake.table], ignore_index=True))
 
 
-def test_every_reading_has_a_column_per_run_method_and_statistics(explainer, digits):
+def test_the_images_shine_through_and_stay_when_panels_are_joined(explained, digits):
+    found = beside(*(panel(explained, [reading], ["7", "2"]) for reading in BOTH))
+    assert torch.equal(found.seen, to_model_range(digits[[0, 1, 0, 1]]).expand(2, -1, -1, -1, -1))
+
+
+def test_a_strip_is_one_image_with_a_row_per_reading_and_a_column_per_epoch(explainer, digits):
     explained = explainer.explain(digits[4:5], [1, 3])
-    found = every_reading(explained, explained)
-    assert found.maps.shape == (4, 8, 64, 64)
-    assert found.rows == ["real, 1", "real, 3", "fake, 1", "fake, 3"]
-    columns = [f"zeros\n{m}\n{s}" for m in ("Grad-CAM", "HiResCAM") for s in ("running", "reference")]
-    assert found.columns == 2 * columns
-    expected = explained.maps(Reading("hirescam", "running", "fake"))[:, 0]
-    assert torch.equal(found.maps[2:, 2], expected)
-    assert torch.equal(found.maps[2:, 6], expected)
-    assert len(found.table) == 2 * 2 * len(ALL_READINGS)
+    found = strip(explained, BOTH, ["real", "fake"])
+    assert (found.rows, found.columns) == (["real", "fake"], ["1", "3"])
+    for row, reading in zip(found.maps, BOTH, strict=True):
+        assert torch.equal(row, explained.maps(reading)[:, 0])
+    assert found.seen.shape == (2, 2, 1, 64, 64)

@@ -119,21 +119,19 @@ def change_chart(probes: pd.DataFrame, similar: tuple[float, ...]) -> Figure:
     return figure
 
 
-def quality_chart(
-    focus: pd.DataFrame, fid: pd.DataFrame, picked: Mapping[Any, int], marks: Mapping[str, int]
-) -> Figure:
+def quality_chart(joined: pd.DataFrame, picked: Mapping[Any, int], marks: Mapping[str, int]) -> Figure:
     """K and G's FID by epoch, a colour a network; a ring where K is largest: the epoch that the heatmaps pick (C4).
 
     Args:
-        focus: K, a row an epoch, a column a seed.
-        fid: likewise.
+        joined: a row per ``seed`` and ``epoch``: ``focus`` (K) and ``fid``.
         picked: by seed the epoch.
         marks: epochs to mark, by name.
     """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5))
-        palette = sns.color_palette("viridis", focus.shape[1])
-        for axes, curves in zip(panels, (focus, fid), strict=True):
+        palette = sns.color_palette("viridis", joined["seed"].nunique())
+        for axes, column in zip(panels, ("focus", "fid"), strict=True):
+            curves = joined.pivot_table(column, "epoch", "seed")
             for colour, seed in zip(palette, curves, strict=True):
                 axes.plot(curves.index, curves[seed], "-", color=colour, lw=1, label=f"seed {seed}")
                 if seed in picked:

@@ -1,198 +1,110 @@
-"""Every chart draws, cuts nothing off, and shows the right numbers."""
+"""The charts show the numbers that they are given."""
 
-import io
-from itertools import product
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from helpers import assert_nothing_is_cut_off, draw, legend_of, texts
-from PIL import Image
+from matplotlib.colors import to_hex
 
-from gradcam_gan.run_explainer import Reading
+from gradcam_gan.run_explainer import STATISTICS
 from gradcam_gan.studies.epoch_heatmaps import charts
-from gradcam_gan.studies.epoch_heatmaps.slider import epoch_slider
-from gradcam_gan.studies.epoch_heatmaps.tables import (
-    best_epoch,
-    focus_summary,
-    off_digit_shares,
-    rank_correlations,
-    select,
-)
-from gradcam_gan.studies.panels import Panel
-from gradcam_gan.studies.readings import ALL_READINGS, EVIDENCES, READINGS
-from gradcam_gan.studies.style import PAGE
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
-MARKS = {"C1": 15, "C2": 18}
+EPOCHS, SEEDS = np.arange(26), (1, 2)
+MARKS = {"C1": 15, "C2": 18, "C9": 99}
 
 
-@pytest.fixture(scope="module")
-def table(make_table):
-    """Measures under all readings, zeros and background padding; the last reading shows nothing."""
-
-    def lift(seed, epoch, image, reading):
-        return None if reading == ALL_READINGS[-1] else 0.5 + 0.1 * seed + 0.05 * epoch + 0.2 * image
-
-    return pd.concat([make_table(lift), make_table(lift, seeds=[0], padding="background")], ignore_index=True)
-
-
-@pytest.fixture(scope="module")
-def zeros(table):
-    return table[table["padding"] == "zeros"]
-
-
-@pytest.fixture(scope="module")
-def best(zeros):
-    return {reading: best_epoch(select(zeros, reading), resamples=50) for reading in READINGS}
-
-
-@pytest.fixture(scope="module")
-def changes():
-    random = np.random.default_rng(0)
-    return pd.concat(
-        pd.DataFrame(
-            {
-                "statistics": reading.statistics,
-                "evidence": reading.evidence,
-                "largest_change": random.uniform(0, 2, 20),
-            }
-        )
-        for reading in READINGS
-    )
-
-
-@pytest.fixture(scope="module")
-def joined():
-    return pd.DataFrame(
-        {
-            "reading": str(reading),
-            "seed": seed,
-            "epoch": epoch,
-            "focus_lift": epoch + seed,
-            "fid": 100 / epoch,
-            "all_zero": 0.9 if reading.evidence == "real" else 0.0,
-        }
-        for reading, seed, epoch in product(READINGS, (0, 1), (1, 2, 3))
-    )
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
-def figure(request, table, zeros, best, changes, joined):
-    makers = {
-        "focus_curves": lambda: charts.focus_curves(focus_summary(zeros), 3.5, MARKS),
-        "best_epoch_chart": lambda: charts.best_epoch_chart(best, MARKS),
-        "change_histogram": lambda: charts.change_histogram(changes, 0.1),
-        "share_chart": lambda: charts.share_chart(off_digit_shares(table, 25)),
-        "focus_quality_chart": lambda: charts.focus_quality_chart(joined, rank_correlations(joined), MARKS),
-    }
-    return draw(makers[request.param])
+def epochs():
+    """One row per network, epoch and reading, each value telling where it comes from."""
+    rows = [
+        {"seed": seed, "epoch": epoch, **asdict(reading), "focus": seed + epoch / 100 + i, "around": epoch / 100,
+         "auc_map": 0.1 * seed, "auc_logit": 0.5 + 0.1 * seed,
+         "auc_left_out": 0.3 if (reading.layer, reading.method) == ("block3", "gradcam") else np.nan}
+        for seed in SEEDS for epoch in EPOCHS for i, reading in enumerate(ALL_READINGS)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def of(name):
-    return pytest.mark.parametrize("figure", [name], indirect=True)
+def lines(axes):
+    """The y-values of the thick lines, by label."""
+    return {line.get_label(): line.get_ydata() for line in axes.lines if not line.get_label().startswith("_")}
 
 
-CHARTS = ["focus_curves", "best_epoch_chart", "change_histogram", "share_chart", "focus_quality_chart"]
+def said(figure):
+    return {text.get_text() for axes in figure.axes for text in axes.texts}
 
 
-@pytest.mark.parametrize("figure", CHARTS, indirect=True)
-def test_nothing_is_cut_off_and_drawing_twice_moves_nothing(figure):
-    assert_nothing_is_cut_off(figure, PAGE)
-    places = [axes.get_position().bounds for axes in figure.axes]
-    figure.canvas.draw()
-    np.testing.assert_allclose([axes.get_position().bounds for axes in figure.axes], places, atol=1e-9)
+def test_focus_by_epoch_has_a_panel_a_layer_and_the_marks_within_the_epochs(epochs):
+    figure = charts.focus_curves(epochs, MARKS)
+    assert [axes.get_title() for axes in figure.axes] == list(COMPARED_LAYERS)
+    place = ALL_READINGS.index(PRIMARY)
+    np.testing.assert_allclose(lines(figure.axes[0])["for “real”"], 1.5 + EPOCHS / 100 + place)
+    assert said(figure) == {"C1", "C2"}
 
 
-@of("focus_curves")
-def test_focus_curves_have_a_line_per_method_and_statistics(figure, zeros):
-    expected = {f"{method}, {s}" for method in ("Grad-CAM", "HiResCAM") for s in ("running", "reference")}
-    assert set(legend_of(figure.axes[1])) == expected
-    for axes, evidence in zip(figure.axes, EVIDENCES, strict=True):
-        assert axes.get_title() == f"evidence for “{evidence}”"
-        curves = {line.get_label(): line for line in axes.lines if line.get_label() in expected}
-        rows = select(focus_summary(zeros), Reading("gradcam", "running", evidence))
-        np.testing.assert_allclose(curves["Grad-CAM, running"].get_ydata(), rows["estimate"])
-        assert {"chance", "the image itself", "C1", "C2"} <= set(texts(axes.texts))
+def test_statistics_have_a_panel_each(epochs):
+    own = epochs.query("method == 'gradcam' and layer == 'conv3' and evidence == 'real'")
+    figure = charts.statistics_chart(own, MARKS)
+    assert [axes.get_title() for axes in figure.axes] == [f"{name} statistics" for name in STATISTICS]
+    assert len(figure.axes[0].lines) == len(SEEDS) + 1 + 2  # networks, their mean, two marks
 
 
-def test_epochs_that_were_not_trained_are_not_marked(zeros):
-    figure = draw(charts.focus_curves, focus_summary(zeros[zeros["epoch"] <= 15]), 3.5, MARKS)
-    assert {"C1", "C2"} & set(texts(figure.axes[0].texts)) == {"C1"}
+def test_what_the_map_leaves_out_is_shown_where_a_linear_head_follows(epochs):
+    figure = charts.knowledge_chart(epochs)
+    shown = [set(lines(axes)) for axes in figure.axes]
+    maps = {"D's logit", "sum of the Grad-CAM map", "sum of the HiResCAM map"}
+    assert shown == [maps] * 6 + [maps | {"logit minus Grad-CAM's sum"}] * 3
+    np.testing.assert_allclose(lines(figure.axes[0])["D's logit"], 0.65)
 
 
-@of("best_epoch_chart")
-def test_the_best_epochs_have_their_curves_and_what_was_drawn(figure, best):
-    upper, lower = figure.axes[: len(READINGS)], figure.axes[len(READINGS) :]
-    for i, (reading, found) in enumerate(best.items()):
-        assert upper[i].get_title() == f"{reading}\nbest epoch {found.epoch} [{found.low}, {found.high}]"
-        assert [bar.get_height() for bar in lower[i].patches] == pytest.approx(found.drawn.tolist())
-        mean = [line.get_ydata() for line in upper[i].lines if line.get_label() == "mean over seeds"]
-        assert mean[0] == pytest.approx(found.curve.mean(axis=1).tolist())
+def test_changes_are_a_line_a_network_with_the_similar_ones_marked():
+    probes = pd.DataFrame({"seed": [1, 1, 2, 2], "change": [0.1, 0.2, 0.3, np.nan]})
+    figure = charts.change_chart(probes, (0.7, 0.9))
+    assert said(figure) == {"0.7", "0.9"}
+    assert len(figure.axes[0].lines) == 4
 
 
-def test_one_reading_of_one_seed_can_be_drawn(zeros):
-    rows = select(zeros[zeros["seed"] == 0], READINGS[0])
-    figure = draw(charts.best_epoch_chart, {READINGS[0]: best_epoch(rows, resamples=5)}, MARKS)
-    assert len(figure.axes) == 2
+def test_the_epoch_that_is_picked_is_ringed_in_both_panels():
+    curves = {1: EPOCHS + 1.0, 2: 30.0 - EPOCHS}
+    tables = [pd.DataFrame({"seed": s, "epoch": EPOCHS, "focus": y, "fid": y}) for s, y in curves.items()]
+    figure = charts.quality_chart(pd.concat(tables), {1: 25, 2: 5}, MARKS)
+    for axes in figure.axes:
+        rings = [
+            (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"
+        ]
+        assert rings == [(25, 26.0), (5, 25.0)]
 
 
-@of("change_histogram")
-def test_changes_have_a_curve_per_reading(figure, changes):
+def test_shares_looked_around(epochs):
+    own = epochs.query("method == 'gradcam' and layer == 'conv3' and evidence == 'real'")
+    assert set(lines(charts.around_chart(own, {}).axes[0])) == {"running", "settled"}
+
+
+def test_paddings_have_a_tick_a_network_and_their_difference():
+    shares = pd.DataFrame({"zeros": [0.1, 0.3], "background": [0.2, 0.4]}, index=[1, 2])
+    figure = charts.padding_chart(shares, pd.DataFrame([{"estimate": 0.1, "low": 0.0, "high": 0.2}]))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["zeros padding", "background padding", "difference"]
+
+
+def test_every_reading_has_its_verdicts_and_the_primary_one_a_frame():
+    rows = [
+        {"claim": claim, **asdict(reading), "verdict": "partly" if claim == "C2" else "inconclusive"}
+        for claim in ("C1", "C2") for reading in ALL_READINGS
+    ]  # fmt: skip
+    figure = charts.verdict_grid(pd.DataFrame(rows), PRIMARY)
     (axes,) = figure.axes
-    assert set(legend_of(axes)) == {f"{reading.statistics}, “{reading.evidence}”" for reading in READINGS}
-    assert "same map" in texts(axes.texts)
-    drawn = {tuple(sorted(line.get_xdata())[1:]) for line in axes.lines if len(line.get_xdata()) > 2}
-    expected = {
-        tuple(sorted(rows["largest_change"])) for _, rows in changes.groupby(["statistics", "evidence"])
-    }
-    assert drawn == expected
-
-
-@of("share_chart")
-def test_shares_have_a_row_per_reading_and_a_series_per_padding(figure):
-    (axes,) = figure.axes
-    assert texts(axes.get_yticklabels()) == [str(reading) for reading in ALL_READINGS]
-    assert legend_of(axes) == ["zeros padding", "background padding"]
-
-
-def test_shares_are_drawn_with_their_bounds_unless_most_maps_are_zero():
-    shares = pd.DataFrame({"reading": ["a", "b", "c"], "padding": "zeros", "estimate": [0.4, 0.9, 0.7]})
-    shares = shares.assign(low=[0.1, 0.9, 0.5], high=1.0, all_zero=[0.0, 0.5, 0.75])
-    (axes,) = draw(charts.share_chart, shares).axes
-    (points, _, (bars,)) = axes.containers[0]
-    np.testing.assert_array_equal(points.get_xdata().astype(float), [0.4, 0.9, np.nan])
-    segments = [segment[:, 0] for segment in bars.get_segments() if segment.ndim == 2]
-    np.testing.assert_allclose(segments[:2], [[0.1, 1.0], [0.9, 1.0]])
-    assert texts(axes.texts) == ["zeros: most maps are zero"]
-
-
-@of("focus_quality_chart")
-def test_focus_and_quality_mark_the_clearest_epoch_and_readings_without_maps(figure):
-    first, *others = figure.axes
-    assert first.get_yscale() == "log"
-    assert legend_of(first) == ["seed 0", "seed 1"]
-    for axes, reading in zip(others, READINGS, strict=True):
-        assert axes.get_title() == f"{reading.statistics} statistics, “{reading.evidence}”\nρ 1.00, 1.00"
-        assert ("90 % of maps are zero" in texts(axes.texts)) == (reading.evidence == "real")
-        picked = [line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o"]
-        assert picked == [[3], [4]]
-
-
-def test_the_slider_shows_the_row_it_stands_at_and_leaves_no_figure_open():
-    """An open figure would be shown below the cell."""
-    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
-    maps = torch.rand(3, 2, 28, 28, generator=torch.Generator().manual_seed(0))
-    rows = ["epoch 0", "epoch 1", "epoch 2"]
-    slider, image = epoch_slider(Panel(images, maps, rows, ["a", "b"], pd.DataFrame())).children
-    assert [label for label, _ in slider.options] == rows
-    assert slider.label == "epoch 2"
-    last = image.value
-    slider.label = "epoch 1"
-    assert image.value != last
-    with Image.open(io.BytesIO(image.value)) as picture:
-        picture.verify()
-    slider.label = "epoch 2"
-    assert image.value == last
-    assert plt.get_fignums() == []
+    colours = axes.collections[0].get_array().reshape(len(ALL_READINGS), 2)
+    assert (colours == [list(charts.VERDICTS).index(name) for name in ("inconclusive", "partly")]).all()
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[int(axes.patches[-1].get_y())] == str(PRIMARY)
+    assert to_hex(axes.patches[-1].get_edgecolor()) == "#000000"
