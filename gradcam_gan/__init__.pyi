@@ -7,6 +7,7 @@ from .errors import RunError as RunError
 from .explaining.batchnorm import batch_statistics as batch_statistics
 from .explaining.batchnorm import calibrate as calibrate
 from .explaining.batchnorm import real_fake_accuracy as real_fake_accuracy
+from .explaining.batchnorm import settle as settle
 from .explaining.cam import explain as explain
 from .explaining.measures import digit_mask as digit_mask
 from .explaining.measures import map_change as map_change
@@ -16,11 +17,14 @@ from .intervals import Interval as Interval
 from .intervals import bootstrap_interval as bootstrap_interval
 from .models.dcgan import Discriminator as Discriminator
 from .models.dcgan import Generator as Generator
+from .run_explainer import Reading as Reading
+from .run_explainer import RunExplainer as RunExplainer
 from .scoring.evaluator import Evaluator as Evaluator
 from .scoring.evaluator import load_evaluator as load_evaluator
 from .scoring.scores import Reference as Reference
 from .scoring.scores import evaluate as evaluate
 from .studies.study import Study as Study
+from .training.checkpoints import Checkpoints as Checkpoints
 from .training.config import TrainingConfig as TrainingConfig
 from .training.loop import fixed_latents as fixed_latents
 from .training.loop import train as train

@@ -4,6 +4,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from gradcam_gan.errors import InputError, RunError, one_line
 from gradcam_gan.models.diffusion import DiffusionState
 from gradcam_gan.training import files
+
+LONGEST_PROBLEM = 300  # characters: PyTorch names every parameter that does not fit
 
 
 class Checkpoints:
@@ -118,10 +121,12 @@ class Checkpoints:
             raise InputError(f"{self.path} has no {name} of epoch {epoch}; it has those of {found}")
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             network = build()
+        weights = _weights(paths[epoch])
         try:
-            network.load_state_dict(_weights(paths[epoch]))
+            network.load_state_dict(weights)
         except RuntimeError as error:
-            raise InputError(f"{paths[epoch]} is of another network: {one_line(error)}") from None
+            problem = shorten(one_line(error), LONGEST_PROBLEM)
+            raise InputError(f"{paths[epoch]} is of another network: {problem}") from None
         return network.eval()
 
 

@@ -56,8 +56,9 @@ def statistics_chart(epochs: pd.DataFrame, marks: Mapping[str, int]) -> Figure:
         marks: epochs to mark, by name.
     """
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(STATISTICS), figsize=(PAGE, 2.1), sharey=True)
-        for i, (axes, statistics) in enumerate(zip(panels, STATISTICS, strict=True)):
+        present = [statistics for statistics in STATISTICS if (epochs["statistics"] == statistics).any()]
+        figure, (panels,) = plt.subplots(1, len(present), figsize=(PAGE, 2.1), sharey=True, squeeze=False)
+        for i, (axes, statistics) in enumerate(zip(panels, present, strict=True)):
             curve = epochs[epochs["statistics"] == statistics].pivot_table("focus", "epoch", "seed")
             seed_lines(axes, curve, f"C{i}", "mean over networks")
             _frame(axes, marks, curve.index.max(), f"{statistics} statistics")
