@@ -122,7 +122,7 @@ class TestMakefile:
         done = self.make("--dry-run", "figures", f"PROFILE={profile}")
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
-        assert "smoke quick seeds paper" in done.stderr
+        assert "smoke quick study paper" in done.stderr
 
     def test_clean_leaves_data_and_figures(self):
         commands = self.make("--dry-run", "clean").stdout

@@ -79,6 +79,7 @@ def strip(explained: ExplainedRun, readings: Sequence[Reading], names: Sequence[
 def beside(*panels: Panel) -> Panel:
     """Panels of the same rows as one, their columns and tables in order; all have what the network saw, or none."""
     seen = [one.seen for one in panels if one.seen is not None]
+    masks = [one.masks for one in panels if one.masks is not None]
     return Panel(
         torch.cat([one.images for one in panels]),
         torch.cat([one.maps for one in panels], 1),
@@ -86,4 +87,5 @@ def beside(*panels: Panel) -> Panel:
         [caption for one in panels for caption in one.columns],
         pd.concat([one.table for one in panels], ignore_index=True),
         torch.cat(seen, 1) if seen else None,
+        torch.cat(masks) if masks else None,
     )

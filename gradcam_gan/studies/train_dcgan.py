@@ -69,9 +69,9 @@ def health_chart(scores: pd.DataFrame) -> Figure:
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
             axes.set_xlabel("epoch")
-        fid.set(yscale="log", ylabel="FID of G (healthy below the line)")
-        recall.set(ylim=(0, 1), ylabel="recall of G (healthy above)")
-        accuracy.set(ylim=(0, 1.03), ylabel="D's balanced accuracy (0.5: guessing)")
+        fid.set(yscale="log", ylabel="FID of G (healthy: below)")
+        recall.set(ylim=(0, 1), ylabel="recall of G (healthy: above)")
+        accuracy.set(ylim=(0, 1.03), ylabel="D's balanced accuracy")
         accuracy.legend(frameon=False, loc="lower right")
     return figure
 
@@ -80,8 +80,8 @@ def name_networks(table: pd.DataFrame) -> str:
     """How many networks trained well, and which did not, as Markdown (``health_table``)."""
     unwell = ", ".join(f"seed {seed}" for seed in table.loc[~table["healthy"], "seed"])
     return (
-        f"**{table['healthy'].sum()} of {len(table)} networks trained well**: at four of five rows of Figure 1 or more, G's "
-        f"FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Those that did not: {unwell or 'none'}."
+        f"**{table['healthy'].sum()} of {len(table)} networks trained well**: at four of five rows of Figure 1 or more, "
+        f"G's FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Those that did not: {unwell or 'none'}."
     )
 
 
