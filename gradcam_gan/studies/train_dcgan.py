@@ -79,10 +79,9 @@ def health_chart(scores: pd.DataFrame) -> Figure:
 def name_networks(table: pd.DataFrame) -> str:
     """How many networks trained well, and which did not, as Markdown (``health_table``)."""
     unwell = ", ".join(f"seed {seed}" for seed in table.loc[~table["healthy"], "seed"])
-    return (
-        f"**{table['healthy'].sum()} of {len(table)} networks trained well**: at four of five rows of Figure 1 or more, "
-        f"G's FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Those that did not: {unwell or 'none'}."
-    )
+    well = f"{table['healthy'].sum()} of {len(table)} networks trained well"
+    limits = f"G's FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}"
+    return f"**{well}**: at four of five rows of Figure 1 or more, {limits}. Those that did not: {unwell or 'none'}."
 
 
 def training_curves(history: pd.DataFrame) -> Figure:

@@ -1,19 +1,6 @@
-"""A GAN that is not ours, from its files to the paper's pictures and numbers.
+"""A GAN that is not ours, from its files to the paper's pictures and numbers: the README's ten lines."""
 
-networks = Checkpoints("checkpoints", Discriminator, "netD_epoch_*.pth",
-                       generator=Generator, generator_files="netG_epoch_*.pth",
-                       latents=torch.randn(1024, 64, 1, 1, generator=torch.Generator().manual_seed(0)))
-explainer = RunExplainer(networks, training_images)       # uint8 (N, C, H, W), about 1,024 of them
-layer = "features.4"                                      # as named_modules() calls the last convolution
-readings = [Reading(layer=layer, statistics=s) for s in ("running", "settled", "reference")]
-explained = explainer.explain(held_out[:5], methods=["gradcam"], layers=[layer], masks=masks[:5])
-figure_1 = heatmap_grid(panel(explained, readings[:1], ["0", "1", "2", "3", "4"]))
-tables = measure_network(explainer, held_out, networks.epochs[-2:], fid, readings=readings, masks=masks)
-k_by_epoch = statistics_chart(tables.epochs, {})
-numbers = quantities(tables, readings[0])
-"""
-
-import textwrap
+import re
 
 import numpy as np
 import pandas as pd
@@ -25,6 +12,7 @@ from torch.nn import functional as F
 
 from gradcam_gan import Checkpoints, Reading, RunExplainer, calibrate, explain, settle
 from gradcam_gan.errors import RunError
+from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.charts import statistics_chart
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables, measure_network, select
@@ -33,7 +21,7 @@ from gradcam_gan.studies.panels import panel
 from gradcam_gan.studies.style import PAGE, heatmap_grid
 from gradcam_gan.training import files
 
-SNIPPET = textwrap.dedent(__doc__.split("\n\n", 1)[1])
+SNIPPET = re.findall(r"```python\n(.*?)```", paths.README.read_text(), re.DOTALL)[1]
 LAYER, D, G = "features.4", "netD_epoch_*.pth", "netG_epoch_*.pth"
 
 
