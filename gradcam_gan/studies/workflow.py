@@ -20,8 +20,10 @@ from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.claims import ONE_SIDED, holm
 from gradcam_gan.studies.epoch_heatmaps.rules import decides_markdown
+from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
+from gradcam_gan.studies.train_dcgan import health_table, name_networks
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
@@ -279,8 +281,8 @@ def publish(study: Study) -> None:
             store_outputs(executed, notebook)
         text = with_block(text, "figures", figures_markdown(study.figures_dir))
     else:
-        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir), study.planned))
-        text = with_block(text, "decides", decides_markdown(study.figures_dir))
+        text = with_block(text, "claims", claims_markdown(study.figures_dir, study.planned))
+        text = with_block(text, "decides", decides_markdown(Tables.published(study.figures_dir)))
     paths.README.write_text(text)
 
 
@@ -323,8 +325,9 @@ def figures_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def claims_markdown(claims: pd.DataFrame, planned: int) -> str:
-    """The ledger (``read_claims``) as the README's table: a row a claim, with one number."""
+def claims_markdown(folder: Path, planned: int) -> str:
+    """A profile's ledger (``read_claims``) as the README's table: a row a claim, with one number; then the networks."""
+    claims = read_claims(folder)
     lines = ["| claim | verdict | one number, 95 % interval | notebook |", "|---|---|---|---|"]
     for row in claims.to_dict("records"):
         effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
@@ -339,6 +342,7 @@ def claims_markdown(claims: pd.DataFrame, planned: int) -> str:
     held = [row["claim"] for row in claims.to_dict("records") if row["p_holm"] < ONE_SIDED]
     lines += [
         "",
-        f"Holm's correction over C1 to C6 leaves {', '.join(held) if held else 'none'} at its level.",
+        f"{name_networks(health_table(Tables.published(folder).scores))} Holm's correction over C1 to C6 leaves "
+        f"{', '.join(held) if held else 'none'} at its level.",
     ]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from helpers import refused
 
@@ -19,6 +20,7 @@ from gradcam_gan.errors import RunError
 from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import paths, workflow
 from gradcam_gan.studies.claims import Claim, ledger
+from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.studies.workflow import complete_seeds, make_figures, publish, run_notebook, store_outputs
 from gradcam_gan.training.config import TrainingConfig
@@ -132,7 +134,10 @@ class TestPublish:
             f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in ("claims", "decides", "figures")
         ]
         paths.README.write_text("before\n{}{}\nbetween\n{}\nafter\n".format(*blocks))
-        monkeypatch.setattr(workflow, "decides_markdown", lambda _folder: "the layer")
+        monkeypatch.setattr(workflow, "decides_markdown", lambda _tables: "the layer")
+        scores = pd.DataFrame({"seed": [1], "epoch": 1, "row": True, "fid": 9.0, "recall": 0.5})
+        tables = Tables(pd.DataFrame(), pd.DataFrame(), scores)
+        monkeypatch.setattr(workflow.Tables, "published", lambda _folder: tables)
         source = write_notebook(paths.NOTEBOOKS / "01_n.ipynb", "a", "b")
         (paths.RUNS / "quick" / "notebooks").mkdir(parents=True)
         nbformat.write(run_copy(source, "first", "second"), paths.RUNS / "quick" / "notebooks" / "01_n.ipynb")
@@ -177,6 +182,7 @@ class TestPublish:
         assert "Not measured yet, its trainings are still to come: C2, C3, C4, C5, P3." in claims
         # 2 * 0.02 is above 0.025: P2 is none of the paper's claims
         assert "leaves none at its level" in claims
+        assert "1 of 1 networks trained well" in claims
         assert figures.splitlines()[-1] == "| [01_n](notebooks/01_n.ipynb) | Why? | `fig_a`, `table_b` |"
 
     def test_a_copy_of_another_version_is_refused_and_nothing_changes(self, repository):

@@ -10,7 +10,6 @@ everywhere; K(e) is its mean over the probe images after epoch e.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -365,12 +364,11 @@ def knowledge(tables: Tables) -> str:
     )
 
 
-def decides_markdown(folder: Path) -> str:
-    """What decides the picture, in three generated sentences, from a profile's published tables.
+def decides_markdown(tables: Tables) -> str:
+    """What decides the picture, in three generated sentences.
 
     Over the epochs 5 to 25, Grad-CAM's evidence for "real", means over networks.
     """
-    tables = Tables.published(folder)
     shown = tables.epochs.query("method == 'gradcam' and evidence == 'real' and epoch >= @FIRST")
     shown = shown.assign(map=(shown["auc_map"] - 0.5).abs(), logit=(shown["auc_logit"] - 0.5).abs())
 
