@@ -90,11 +90,12 @@ def knowledge_chart(epochs: pd.DataFrame) -> Figure:
                     seed_lines(axes, left_out, "C2", "logit minus Grad-CAM's sum")
                 axes.axhline(0.5, color="0.5", lw=0.8, ls=":")
                 axes.set_ylim(0, 1)
-            row[0].set_ylabel(f"{layer}\nAUC, real against made")
+            row[0].set_ylabel(layer)
         for axes, statistics in zip(grid[0], STATISTICS, strict=True):
             axes.set_title(f"{statistics} statistics")
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
+        figure.supylabel("AUC, real against generated (0.5: tells nothing apart)", size=8)
         legend_above(figure, grid[-1, 0], 4)
     return figure
 
