@@ -1,12 +1,13 @@
 # Every target sets up what it needs by itself: a virtual environment in .venv with the packages of requirements.lock
 # and this package in editable mode. A second call installs nothing. Nothing is written outside this folder.
 #
-#   PROFILE         smoke, quick (default), seeds or paper: how much `make figures` computes
+#   PROFILE         smoke, quick (default), study or paper: how much `make figures` computes
 #   CORES           how many cores to use; all of them by default
 #   PYTHON          the Python (3.11 to 3.13) to make the environment from
 #   SET             changes to params/PROFILE.yaml, e.g. SET="width=32 seeds=[0]"
 #   ONLY            one notebook's figures, e.g. ONLY=02
 #   FOLDER          where the figures go instead of figures/PROFILE, to compare them with the published ones
+#   COMPLETE        1: train nothing, and show what is there: a study's networks take hours, interim results need not wait
 #   SNAKEMAKE_ARGS  more arguments for Snakemake, e.g. "--profile profiles/slurm" or "--dry-run"
 #
 # On Linux the default torch of PyPI comes with CUDA (gigabytes). For the CPU-only one:
@@ -18,11 +19,12 @@ PYTHON ?=
 SET ?=
 ONLY ?=
 FOLDER ?=
+COMPLETE ?=
 SNAKEMAKE_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PROFILES := smoke quick seeds paper
+PROFILES := smoke quick study paper
 
 # The environment is the one in .venv, whatever the caller's shell has set.
 unexport PYTHONPATH PYTHONHOME MPLBACKEND VIRTUAL_ENV
@@ -44,15 +46,15 @@ endif
 endif
 
 help: ## list the targets
-	@echo "usage: make TARGET [PROFILE=smoke|quick|seeds|paper] [ONLY=02] [SET=\"width=32\"] [CORES=N]"
+	@echo "usage: make TARGET [PROFILE=smoke|quick|study|paper] [ONLY=02] [SET=\"width=32\"] [CORES=N]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' Makefile
 	@echo "CPU-only torch on Linux: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make TARGET"
 
 figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 	@$(RUN) -m gradcam_gan figures --profile $(PROFILE) $(SET) --cores $(CORES) $(if $(ONLY),--only $(ONLY)) \
-	    $(if $(FOLDER),--folder $(FOLDER)) --snakemake="$(SNAKEMAKE_ARGS)"
+	    $(if $(FOLDER),--folder $(FOLDER)) $(if $(COMPLETE),--complete) --snakemake="$(SNAKEMAKE_ARGS)"
 
-publish: ## make figures, then keep them: quick's outputs in notebooks/, seeds' verdicts in README.md
+publish: ## make figures, then keep them: quick's outputs in notebooks/, the study's verdicts in README.md
 	@$(MAKE) --no-print-directory figures
 	@$(RUN) -m gradcam_gan publish --profile $(PROFILE)
 

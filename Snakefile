@@ -21,11 +21,13 @@ notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
 # the experiment that a notebook is about, whose parameters matter to no other
 experiments = {"03_prune_70": "pruning", "04_diffusion_gans": "comparison", "05_explain_dudgan": "comparison"}
 
-plain = {run.name: run for run in study.configs()}
-scored = [name for name, run in plain.items() if run.padding == "zeros"]
-models = {run.name: run for run in study.model_configs()}
-configs = plain | models
-baselines = {arm.name: arm.baseline.name for arm in study.arms()}
+singles = {run.name: run for run in study.configs()}
+pairs = {run.name: run for run in study.pair_configs()}
+paper28 = {run.name: run for run in [study.paper28_config()]}
+configs = singles | pairs | paper28
+scorers = {arm.name: arm.scorer.name for arm in study.arms()}
+# networks whose tables are not there yet, by seed; the first one's are made by the notebook that shows it, after Figure 1
+unmeasured = [seed for seed in study.seeds[1:] if not study.has_tables(seed, Path(figures_dir))]
 
 
 def fields(wildcards):
@@ -42,11 +44,10 @@ def concerning(values, notebook):
 
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
-    if notebook.startswith(("01", "02")):  # 02 scores its networks itself, after Figure 1
-        return [f"{run}.trained" for run in plain]
-    if notebook.startswith("03"):
-        return [f"{run}.scored" for run in [*scored, *baselines]]
-    return [f"{run.name}.scored" for run in study.compared_configs()]
+    if notebook.startswith(("01", "02")):
+        return [f"{study.config(study.seeds[0]).name}.trained", *(f"seed{seed}.measured" for seed in unmeasured)]
+    marks = [f"{run.name}.scored" for run in study.compared_configs()]
+    return [f"{arm}.scored" for arm in scorers] + marks if notebook.startswith("03") else marks
 
 
 rule figures:
@@ -74,40 +75,57 @@ rule train:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
 
-for _kind, _runs, _priority in (("evaluate", scored, 0), ("evaluate_model", list(models), 5)):
+rule measure:
+    # a network under every reading, in one stream
+    input:
+        lambda wildcards: f"runs/{profile}/{study.config(int(wildcards.seed)).name}.trained",
+    output:
+        touch(f"runs/{profile}/seed{{seed}}.measured"),
+    params:
+        profile=profile,
+        folder=f"--folder {folder}" if folder else "",
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "02_epoch_heatmaps").items()],
+    log:
+        f"runs/{profile}/logs/seed{{seed}}.measured.log",
+    priority: 15
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan measure {wildcards.seed} {params.changes:q} --profile {params.profile}"
+        " {params.folder} > {log} 2>&1"
 
-    rule:
-        # a model is trained here too
-        name:
-            _kind
-        wildcard_constraints:
-            run="|".join(_runs) or "none",
-        input:
-            lambda wildcards: [] if wildcards.run in models else f"runs/{profile}/{wildcards.run}.trained",
-        output:
-            touch(f"runs/{profile}/{{run}}.scored"),
-        params:
-            fields=fields,
-            runs_dir=f"runs/{profile}",
-            images=study.generated_images,
-        log:
-            f"runs/{profile}/logs/{{run}}.scores.log",
-        priority: _priority
-        threads: study.threads or workflow.cores
-        resources:
-            mem_mb=8000,
-            runtime=480,
-        shell:
-            "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
-            " {params.fields:q} > {log} 2>&1"
+
+rule evaluate:
+    # one of the pairs: trained here too
+    wildcard_constraints:
+        run="|".join(pairs) or "none",
+    output:
+        touch(f"runs/{profile}/{{run}}.scored"),
+    params:
+        fields=fields,
+        runs_dir=f"runs/{profile}",
+        images=study.generated_images,
+        reference="--reference {} {}".format(*study.reference_images) if study.reference_images else "",
+    log:
+        f"runs/{profile}/logs/{{run}}.scores.log",
+    priority: 5
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
+        " {params.fields:q} {params.reference} > {log} 2>&1"
 
 
 rule prune:
     # an arm of the pruning experiment is trained and scored here
     wildcard_constraints:
-        arm="|".join(baselines) or "none",
+        arm="|".join(scorers) or "none",
     input:
-        lambda wildcards: f"runs/{profile}/{baselines[wildcards.arm]}.trained",
+        lambda wildcards: f"runs/{profile}/{scorers[wildcards.arm]}.trained",
     output:
         touch(f"runs/{profile}/{{arm}}.scored"),
     params:

@@ -33,7 +33,7 @@ def contender(name: str, batch: int, precision: Precision) -> Callable[[], objec
     torch.manual_seed(0)
     discriminator = Discriminator(width=WIDTH).eval()
     images = torch.rand(batch, 1, 64, 64) * 2 - 1
-    layer = discriminator.named_layers["block3"]
+    layer = discriminator.named_layers["conv3"]
     if name == "explain":
         return lambda: explain(discriminator, images, precision=precision)
     if name == "forward":
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(added_peak(name, int(batch), precision))
         return
 
-    print(f"explain: Grad-CAM at the last block, 64x64, width {WIDTH}, CPU, {options.threads} threads,")
+    print(f"explain: Grad-CAM at the last convolution, 64x64, width {WIDTH}, CPU, {options.threads} threads,")
     print(f"median of {options.repeats} interleaved repeats; references always in float32\n")
     header = ("batch", "precision", "explain/s", *(f"vs {name}" for name in CONTENDERS[1:]))
     print("  ".join(f"{title:>20}" for title in header))

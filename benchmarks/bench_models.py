@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"models: one step on {BATCH} images of 64x64 at width {WIDTH}, CPU, {options.threads} threads\n")
     header = ("model", f"images/{'CPU s' if options.cpu_time else 's'}", "vs dcgan", "peak MiB")
     print("  ".join(f"{title:>18}" for title in header))
-    models = tuple(name for name, known in MODELS.items() if not known.ablation)
+    models = tuple(name for name, known in MODELS.items() if not known.variant)
     peaks, seconds = measure(WIDTH, options.rounds, options.threads, options.cpu_time, models)
     for name in models:
         ratio = median(a / b for a, b in zip(seconds["dcgan"], seconds[name], strict=True))

@@ -28,6 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
         command.add_argument("--runs-dir", type=Path, default=Path("runs"), help="default: runs")
     evaluate.add_argument("--images", type=int, default=1000, help="of each generator; default: 1000")
+    evaluate.add_argument(
+        "--reference", type=int, nargs=2, metavar=("FROM", "BEFORE"), help="held-out images; default: all"
+    )
+
+    measure = commands.add_parser("measure", help="get or make the tables of one of a study's networks")
+    measure.add_argument("seed", type=int, help="whose")
+    measure.add_argument("--folder", type=Path, help="of figures; default: figures/PROFILE")
 
     prune = commands.add_parser("prune", help="get or train one arm of the pruning experiment, and score it")
     prune.add_argument("arm", help="its name, as the workflow calls it")
@@ -42,19 +49,20 @@ def main(arguments: list[str] | None = None) -> int:
     )
     figures.add_argument("--only", help="one notebook, such as 02")
     figures.add_argument("--folder", type=Path, help="where the figures go; default: figures/PROFILE")
+    figures.add_argument("--complete", action="store_true", help="only of networks that are trained")
     figures.add_argument("--cores", type=int, help="default: all")
     figures.add_argument("--snakemake", default="", help="more arguments for Snakemake, in one text")
 
-    for command in (prune, notebook, figures):
+    for command in (measure, prune, notebook, figures):
         command.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
         command.add_argument(
-            "--profile", default="quick", help="smoke, quick, seeds or paper; default: quick"
+            "--profile", default="quick", help="smoke, quick, study or paper; default: quick"
         )
 
     publish = commands.add_parser(
-        "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (seeds)"
+        "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (study)"
     )
-    publish.add_argument("--profile", default="quick", help="quick or seeds; default: quick")
+    publish.add_argument("--profile", default="quick", help="quick or study; default: quick")
 
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
@@ -73,7 +81,7 @@ def _run(options: argparse.Namespace) -> str:
     if options.command in ("train", "evaluate"):
         config = TrainingConfig(**_assignments(options.fields))
         if options.command == "evaluate":
-            return _evaluate(config, options.runs_dir, options.images)
+            return _evaluate(config, options.runs_dir, options.images, options.reference)
         from gradcam_gan.training.loop import train
 
         return str(train(config, options.runs_dir).path)
@@ -83,6 +91,13 @@ def _run(options: argparse.Namespace) -> str:
         publish(Study.load(options.profile))
         return ""
     changes = _assignments(options.parameters)
+    if options.command == "measure":
+        from gradcam_gan.studies.epoch_heatmaps.tables import network_tables
+
+        study = Study.load(options.profile, **changes)
+        choose("seed", str(options.seed), map(str, study.seeds))
+        network_tables(study, options.seed, options.folder or study.figures_dir)
+        return ""
     if options.command == "prune":
         return _prune(Study.load(options.profile, **changes), options.arm)
     from gradcam_gan.studies.workflow import make_figures, run_notebook
@@ -95,24 +110,26 @@ def _run(options: argparse.Namespace) -> str:
             changes,
             only=options.only,
             folder=options.folder,
+            complete=options.complete,
             cores=options.cores,
             arguments=shlex.split(options.snakemake),
         )
     return ""
 
 
-def _evaluate(config: TrainingConfig, runs_dir: Path, images: int) -> str:
+def _evaluate(config: TrainingConfig, runs_dir: Path, images: int, held_out: list[int] | None) -> str:
     """Score every epoch of a run; the scores as a table."""
     from gradcam_gan.scoring.scores import evaluate_run, reference_for
     from gradcam_gan.training.devices import resolve_device
     from gradcam_gan.training.loop import train
 
-    reference = reference_for(config, runs_dir, resolve_device(config.device))
+    part = (held_out[0], held_out[1]) if held_out else None
+    reference = reference_for(config, runs_dir, resolve_device(config.device), part)
     return evaluate_run(train(config, runs_dir), reference, count=images).to_string(index=False)
 
 
 def _prune(study: Study, name: str) -> str:
-    """Score both matchings of an arm of the pruning experiment; the scores as a table."""
+    """Score an arm of the pruning experiment; the scores as a table."""
     from gradcam_gan.scoring.scores import reference_for
     from gradcam_gan.studies.prune_70 import evaluate_arm
     from gradcam_gan.training.devices import resolve_device
@@ -120,7 +137,7 @@ def _prune(study: Study, name: str) -> str:
     arms = {arm.name: arm for arm in study.arms()}
     choose("arm", name, arms)
     device = resolve_device(study.device)
-    reference = reference_for(arms[name].training, study.runs_dir, device)
+    reference = reference_for(arms[name].training, study.runs_dir, device, study.reference_images)
     return evaluate_arm(arms[name], study.runs_dir, reference, study.generated_images).to_string(index=False)
 
 

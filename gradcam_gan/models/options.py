@@ -95,34 +95,38 @@ class NamedModel(NamedTuple):
 
     Attributes:
         model: None for the DCGAN, whose runs are named as before there were other models.
-        compared_with: the name of the model that it adds to or, an ablation, takes a part from. Diffusion-GAN and
-            DuDGAN are conditional here, and compared with a conditional DCGAN: the class is not their gain.
-        ablation: whether it is DuDGAN without one of its parts.
+        compared_with: the name of the model that it adds to or, a variant of DuDGAN, takes a part from. Diffusion-GAN
+            and DuDGAN are conditional here, and compared with a conditional DCGAN: the class is not their gain. Nor are
+            DuDGAN's averaging of G and R1: its own conditional DCGAN has both.
+        variant: whether it is Diffusion-GAN or DuDGAN with a part changed or left out: scored, but not pictured.
     """
 
     model: Model | None
     compared_with: str | None
-    ablation: bool = False
+    variant: bool = False
 
 
+_STEADIED: dict[str, Any] = {"gradient_penalty": 0.01, "averaging": 0.99}
 # DuDGAN's D goes up to T = 1000 (Yeom & Lee 2023)
 _DUDGAN: dict[str, Any] = {
     "diffusion": Diffusion(longest=1000),
     "classifier": ClassifierOptions(),
-    "gradient_penalty": 0.01,
-    "averaging": 0.99,
+    **_STEADIED,
 }
 
 
 def _dudgan_without(**parts: object) -> NamedModel:
-    return NamedModel(Model(**{**_DUDGAN, **parts}), "dudgan", ablation=True)
+    return NamedModel(Model(**{**_DUDGAN, **parts}), "dudgan", variant=True)
 
 
 MODELS: dict[str, NamedModel] = {
     "dcgan": NamedModel(None, None),
     "conditional-dcgan": NamedModel(Model(), "dcgan"),
-    "diffusion-gan": NamedModel(Model(diffusion=Diffusion()), "conditional-dcgan"),
-    "dudgan": NamedModel(Model(**_DUDGAN), "conditional-dcgan"),
+    "conditional-dcgan-averaged": NamedModel(Model(**_STEADIED), "conditional-dcgan"),
+    # an open loop: under the published target T fell to its least here, and hardly anything was diffused
+    "diffusion-gan": NamedModel(Model(diffusion=Diffusion(target=None, rise=1.0)), "conditional-dcgan"),
+    "dudgan": NamedModel(Model(**_DUDGAN), "conditional-dcgan-averaged"),
+    "diffusion-gan-adaptive": NamedModel(Model(diffusion=Diffusion()), "conditional-dcgan", variant=True),
     # G hears of C by the contrast alone, so without it there is no C
     "dudgan-no-contrast": _dudgan_without(classifier=None),
     "dudgan-no-classifier-diffusion": _dudgan_without(

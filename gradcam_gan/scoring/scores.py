@@ -41,19 +41,16 @@ class Score(NamedTuple):
     Attributes:
         label: on charts and in sentences.
         better: which direction; None where a middle value is the good one.
-        log_from: where a chart's scale turns logarithmic, so that a network that fails does not hide the others; None
-            for a score that is bounded.
     """
 
     label: str
     better: Literal["lower", "higher"] | None
-    log_from: float | None = None
 
 
 # by column of ``evaluate``
 SCORES = {
-    "fid": Score("FID", "lower", log_from=10.0),
-    "kid": Score("KID", "lower", log_from=1.0),
+    "fid": Score("FID", "lower"),
+    "kid": Score("KID", "lower"),
     "precision": Score("precision", "higher"),
     "recall": Score("recall", "higher"),
     "density": Score("density", "higher"),

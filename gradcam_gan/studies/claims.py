@@ -12,7 +12,7 @@ it: they change no verdict.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -172,6 +172,26 @@ def decision(verdict: Verdict, rule: Rule, values: Sequence[float] | np.ndarray 
     needed = rule.networks_needed(values)
     many = f"about {needed:,}" if needed else f"more than {MOST_NETWORKS:,}"
     return f"; with this mean and spread it would take {many} networks to decide"
+
+
+def how_many(planned: int, networks: int, profile: str) -> str:
+    """What the number of networks means for the verdicts, as a paragraph of Markdown; empty where all are there."""
+    if networks < 2 and planned < 2:
+        return (
+            "**One network decides nothing:** below is what it shows, and every claim is inconclusive by design. The "
+            "verdicts are those of the `study` profile, in the README."
+        )
+    if networks < planned:
+        return (
+            f"**Interim: {networks} of {planned} networks.** Verdicts are final at {planned}; the rest is trained by "
+            f"`make figures PROFILE={profile}`."
+        )
+    return ""
+
+
+def paired(differences: pd.Series) -> Interval:
+    """Student's interval of paired differences."""
+    return replace(student_interval(differences), unit="pairs")
 
 
 def ledger(claims: Sequence[Claim]) -> pd.DataFrame:

@@ -5,38 +5,37 @@ All models are trained on the same images, as many of them, and get the same sco
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
 from torch import Tensor
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.intervals import paired_differences
+from gradcam_gan.intervals import equivalent, sign_flip, student_interval
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
-from gradcam_gan.models.options import MODELS
+from gradcam_gan.models.options import MODELS, Diffusion
 from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.scoring.scores import SCORES, Reference, classes_to_draw, draw, evaluate_run
-from gradcam_gan.studies.claims import (
-    ENOUGH_SEEDS,
-    NOTHING,
-    Claim,
-    Finding,
-    outcome_of,
-    over_seeds,
-    pairs_of,
-)
+from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
-METRICS = ("fid", "kid", "precision", "recall", "class_accuracy")
+LAST_CHECKPOINTS = 3  # that a network's score is the mean of
+METRICS = {
+    "log_fid": "log FID",
+    **{name: SCORES[name].label for name in ("precision", "recall", "class_accuracy")},
+}
+COLLAPSED_RECALL, COLLAPSED_FID = 0.1, 20.0  # below the one or above the other, a network has collapsed
+EQUAL = 0.2  # log FID: a difference within it either way is none
+LOWEST_ACCURACY = 0.85  # of a conditional DCGAN's classes: below, nothing that builds on it is judged
+SIGNIFICANT = 0.05  # p of the sign-flip test
 THRESHOLDS = (50.0, 20.0, 10.0)  # of FID
 SAMPLES_LOOKED_AT = 500
 CONTRAST_LABELS = {
@@ -49,9 +48,9 @@ CONTRAST_LABELS = {
 # --- which networks
 
 
-def compared_runs(study: Study, *, ablations: bool = True) -> list[Run]:
-    """Get or train every model of a study, DCGAN first; DuDGAN without one of its parts unless left out."""
-    configs = [one for one in study.compared_configs() if ablations or not MODELS[one.model_name].ablation]
+def compared_runs(study: Study, *, variants: bool = True) -> list[Run]:
+    """Get or train every model of a study, DCGAN first; variants of Diffusion-GAN and DuDGAN unless left out."""
+    configs = [one for one in study.compared_configs() if variants or not MODELS[one.model_name].variant]
     return [train(config, study.runs_dir) for config in configs]
 
 
@@ -68,8 +67,8 @@ def require_model(study: Study, model: str) -> None:
 # --- scores
 
 
-def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: int) -> pd.DataFrame:
-    """Score the generators of every epoch up to one, ``count`` images of each: all models have seen as many there.
+def score_models(runs: Sequence[Run], reference: Reference, count: int) -> pd.DataFrame:
+    """Score the generators of every epoch, ``count`` images of each.
 
     Returns:
         A row per run and epoch from 0 on: ``model``, ``seed``, ``epoch``, ``images`` (seen in training) and the
@@ -77,8 +76,7 @@ def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: 
     """
     tables = []
     for run in runs:
-        shown = [epoch for epoch in run.epochs if epoch <= epochs]
-        scores = evaluate_run(run, reference, epochs=shown, count=count)
+        scores = evaluate_run(run, reference, count=count)
         seen = scores["epoch"] * run.history["images"].iloc[0]
         tables.append(scores.assign(model=run.config.model_name, seed=run.config.seed, images=seen))
     first = ["model", "seed", "epoch", "images"]
@@ -86,9 +84,27 @@ def score_models(runs: Sequence[Run], reference: Reference, epochs: int, count: 
     return scores if "class_accuracy" in scores else scores.assign(class_accuracy=math.nan)
 
 
-def final_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last epoch."""
-    return scores[scores["epoch"] == scores["epoch"].max()].reset_index(drop=True)
+def network_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a network of ``score_models``: means over its last three checkpoints, which jump less than one.
+
+    Returns:
+        ``model``, ``seed``, the means of ``log_fid`` (natural), ``kid``, ``precision``, ``recall`` and
+        ``class_accuracy``, and ``collapsed``: whether the last checkpoint has a recall below 0.1 or an FID above 20.
+    """
+    keys = ["model", "seed"]
+    trained = scores[scores["epoch"] > 0].sort_values("epoch", kind="stable")
+    last = trained.groupby(keys).tail(LAST_CHECKPOINTS)
+    last = last.assign(log_fid=np.log(last["fid"]))
+    means = last.groupby(keys, sort=False)[[*METRICS, "kid"]].mean()
+    final = trained.groupby(keys).tail(1).set_index(keys)
+    collapsed = (final["recall"] < COLLAPSED_RECALL) | (final["fid"] > COLLAPSED_FID)
+    return means.assign(collapsed=collapsed).reset_index()
+
+
+def collapses(networks: pd.DataFrame, model: str) -> str:
+    """How many networks of a model collapsed (``network_scores``), such as ``1 of 12``."""
+    collapsed = networks.loc[networks["model"] == model, "collapsed"]
+    return f"{collapsed.sum()} of {len(collapsed)}"
 
 
 def images_needed(scores: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
@@ -119,23 +135,38 @@ def images_needed_table(needed: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared_with(models: Iterable[str]) -> dict[str, str]:
-    """What each model is compared with: the one that it adds to; an ablation with DuDGAN.
-
-    Models without a partner among them are left out.
-    """
+    """What each model is compared with (``NamedModel``); those without that partner among them are left out."""
     trained = list(dict.fromkeys(models))
     pairs = {model: MODELS[model].compared_with for model in sorted(trained, key=list(MODELS).index)}
     return {model: to for model, to in pairs.items() if to in trained}
 
 
-def compare_models(final: pd.DataFrame) -> pd.DataFrame:
-    """Each model of ``final_scores`` minus the one that it is compared with, paired by seed.
+def paired(networks: pd.DataFrame, model: str, to: str, metric: str = "log_fid") -> list[float]:
+    """A model's score minus another's (``network_scores``), by seed; seeds that one of them lacks are left out."""
+    by_seed = networks.pivot_table(metric, "seed", "model").reindex(columns=[model, to])
+    return (by_seed[model] - by_seed[to]).dropna().tolist()
+
+
+def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
+    """Each model of ``network_scores`` minus the one that it is compared with, paired by seed.
 
     Returns:
-        A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (bootstrap over
-        seeds, 95 %; NaN for one seed), ``n`` (pairs). A metric that one of the two does not have is left out.
+        A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (Student's t over
+        networks, 95 %; NaN below two), ``sd`` of the differences, ``p`` (exact sign flip) and ``n`` (pairs). A metric
+        that one of the two does not have is left out.
     """
-    return paired_differences(final, "model", compared_with(final["model"]), METRICS)
+    rows = []
+    for model, to in compared_with(networks["model"]).items():
+        for metric in METRICS:
+            differences = paired(networks, model, to, metric)
+            if len(differences):
+                found = student_interval(differences)
+                rows.append([
+                    model, to, metric, found.estimate, found.low, found.high,
+                    pd.Series(differences).std(), sign_flip(differences), found.n,
+                ])  # fmt: skip
+    columns = ["model", "to", "metric", "estimate", "low", "high", "sd", "p", "n"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 # --- what D saw, and what G makes
@@ -191,25 +222,36 @@ def diversity(images: Tensor) -> dict[str, float]:
     }
 
 
-def input_diversity(runs: Sequence[Run], images: Tensor, epochs: int) -> pd.DataFrame:
+def input_diversity(runs: Sequence[Run], images: Tensor) -> pd.DataFrame:
     """Does the diffusion diversify what D sees (P2)? Real images as D saw them, beside the images themselves.
 
     Images are uint8 (N, C, H, W); runs of models without a diffusion are left out.
 
     Returns:
-        A row per run and epoch from 1 to the last: ``model``, ``seed``, ``epoch``, ``horizon``, ``variance`` and
+        A row per run and epoch from 1 on: ``model``, ``seed``, ``epoch``, ``horizon``, ``variance`` and
         ``dimensions`` (``diversity``), each over that of the images themselves.
     """
     rows, unseen = [], diversity(as_seen(images, None))
     for run in runs:
-        for epoch in range(1, epochs + 1):
+        for epoch in run.epochs:
             state = run.diffusion(epoch)
-            if state is not None:
+            if epoch and state is not None:
                 keys = {"model": run.config.model_name, "seed": run.config.seed, "epoch": epoch}
                 seen = diversity(as_seen(images, state))
                 ratios = {name: value / unseen[name] for name, value in seen.items()}
                 rows.append({**keys, "horizon": state.horizon, **ratios})
     return pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon", "variance", "dimensions"])
+
+
+def horizons(inputs: pd.DataFrame) -> pd.DataFrame:
+    """Did T rise? A row a network of ``input_diversity``: ``model``, ``seed`` and the T that it reached.
+
+    ``half``: after half of the training (the first epoch that ends no earlier); ``largest``; ``last``.
+    """
+    half = inputs[inputs["epoch"] >= inputs["epoch"].max() / 2]
+    keys = ["model", "seed"]
+    found = inputs.groupby(keys, sort=False)["horizon"].agg(largest="max", last="last")
+    return found.assign(half=half.groupby(keys)["horizon"].first()).reset_index()
 
 
 def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int) -> Tensor:
@@ -234,51 +276,54 @@ def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int)
 # --- charts: finished numbers -> a figure
 
 
-def score_chart(final: pd.DataFrame) -> Figure:
-    """The scores of each model (``final_scores``): a tick a network, a mark the mean over them."""
-    models = list(dict.fromkeys(final["model"]))
+def score_chart(networks: pd.DataFrame) -> Figure:
+    """The scores of each model (``network_scores``): a tick a network, a mark the mean; collapses are counted."""
+    models = list(dict.fromkeys(networks["model"]))
+    names = [f"{model}\n{collapses(networks, model)} collapsed" for model in models]
     with plt.rc_context(STYLE):
-        figure, panels = _metric_panels(models, 0.24 * len(models) + 0.7)
+        figure, panels = _metric_panels(names, 0.3 * len(models) + 0.7)
         for axes, metric in zip(panels, METRICS, strict=True):
             for place, model in enumerate(models):
-                values = final.loc[final["model"] == model, metric].dropna()
+                values = networks.loc[networks["model"] == model, metric].dropna()
                 if len(values):
                     network_ticks(axes, values, place)
-                    axes.plot(values.mean(), place, "o", color=f"C{place}", ms=4)
+                    axes.plot(values.mean(), place, "o", color=_colour(model), ms=4)
                 elif metric == "class_accuracy":
                     cell = ("axes fraction", "data")
                     axes.annotate("unconditional", (0.02, place), xycoords=cell, size=6, va="center")
-            axes.set_xlabel(SCORES[metric].label)
-            if unit := SCORES[metric].log_from:
-                _stretch(axes, unit)
-            else:
+            if metric != "log_fid":
                 axes.set_xlim(left=0)
     return figure
 
 
-def difference_chart(compared: pd.DataFrame, final: pd.DataFrame) -> Figure:
-    """Models minus the one they are compared with, paired by seed: a tick a network, a mark the mean, its interval.
+def difference_chart(compared: pd.DataFrame, networks: pd.DataFrame) -> Figure:
+    """Models minus the one they are compared with: a tick a network, a mark the mean, its interval, the spread.
+
+    Grey is where log FID counts as equal.
 
     Args:
         compared: rows of ``compare_models``.
-        final: rows of ``final_scores``.
+        networks: rows of ``network_scores``.
     """
     pairs = list(dict.fromkeys(zip(compared["model"], compared["to"], strict=True)))
-    by_seed = final.set_index(["model", "seed"])
     with plt.rc_context(STYLE):
         names = [f"{model}\n− {to}" for model, to in pairs]
-        figure, panels = _metric_panels(names, 0.3 * len(pairs) + 0.7)
+        figure, panels = _metric_panels(names, 0.34 * len(pairs) + 0.7)
+        panels[0].axvspan(-EQUAL, EQUAL, color="0.9", lw=0)
         for axes, metric in zip(panels, METRICS, strict=True):
             axes.axvline(0, color="0.4", lw=0.8)
+            axes.set_xlabel(f"Δ {METRICS[metric]}")
             for place, (model, to) in enumerate(pairs):
                 row = compared[(compared["model"] == model) & (compared["metric"] == metric)]
                 if len(row):
-                    differences = by_seed.loc[model, metric] - by_seed.loc[to, metric]
-                    network_ticks(axes, differences.dropna(), place)
-                    intervals(axes, row, [place], fmt="o", color=f"C{place}")
-            axes.set_xlabel(f"Δ {SCORES[metric].label}")
-            if unit := SCORES[metric].log_from:
-                _stretch(axes, unit)
+                    network_ticks(axes, pd.Series(paired(networks, model, to, metric)), place)
+                    intervals(axes, row, [place], fmt="o", color=_colour(model))
+                    spread, cell = row["sd"].iloc[0], ("axes fraction", "data")
+                    if not math.isnan(spread):
+                        text = f"sd {spread:.2g}"
+                        axes.annotate(
+                            text, (0.99, place - 0.3), xycoords=cell, size=5, ha="right", va="center"
+                        )
     return figure
 
 
@@ -287,94 +332,70 @@ def _metric_panels(names: Sequence[str], height: float) -> tuple[Figure, Sequenc
     figure, panels = plt.subplots(1, len(METRICS), figsize=(PAGE, height), sharey=True)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    for axes in panels:
+    for axes, label in zip(panels, METRICS.values(), strict=True):
         axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel(label)
     return figure, panels
 
 
-def _stretch(axes: Axes, unit: float) -> None:
-    """A scale that is linear up to one unit and logarithmic beyond, with ticks that do not collide."""
-    low, high = axes.dataLim.intervalx
-    low = 0 if low >= 0 else -0.15 * unit if low > -0.1 * unit else min(1.2 * low, -unit)
-    high = 1.2 * max(high, unit)
-    axes.set_xscale("symlog", linthresh=unit)
-    axes.set_xlim(low, high)
-    ticks = [-100 * unit, -10 * unit, -unit, 0, unit, 10 * unit, 100 * unit]
-    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
-    axes.xaxis.set_major_formatter("{x:g}")
-    between = [times * unit for times in (*range(2, 10), *range(20, 100, 10))]
-    axes.xaxis.set_minor_locator(FixedLocator([-tick for tick in between] + between))
+def _colour(model: str) -> str:
+    """The same in every chart."""
+    return f"C{list(MODELS).index(model)}"
 
 
 def progress_chart(scores: pd.DataFrame) -> Figure:
-    """FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach."""
-    trained = scores[scores["epoch"] > 0].assign(thousands=scores["images"] / 1000)
+    """Log FID, recall and class accuracy by the images seen; thin lines single networks, dotted the FIDs to reach."""
+    trained = scores[scores["epoch"] > 0]
+    trained = trained.assign(thousands=trained["images"] / 1000, log_fid=np.log(trained["fid"]))
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.4))
-        for axes, metric in zip(panels, ("fid", "recall", "class_accuracy"), strict=True):
-            for i, (model, rows) in enumerate(_by_model(trained).items()):
-                _seed_curve(axes, rows, metric, f"C{i}", model, "thousands")
-            axes.set(xlabel="images seen (thousands)", ylabel=SCORES[metric].label)
-        panels[0].set_yscale("log")
+        for axes, metric in zip(panels, ("log_fid", "recall", "class_accuracy"), strict=True):
+            for model, rows in _by_model(trained).items():
+                _seed_curve(axes, rows, metric, _colour(model), model, "thousands")
+            axes.set(xlabel="images seen (thousands)", ylabel=METRICS[metric])
         for threshold in THRESHOLDS:
-            panels[0].axhline(threshold, color="0.5", lw=0.6, ls=":")
-        legend_above(figure, panels[0], 4)
+            panels[0].axhline(math.log(threshold), color="0.5", lw=0.6, ls=":")
+        legend_above(figure, panels[0], 3)
     return figure
 
 
-def model_curves(histories: pd.DataFrame, target: float | None) -> Figure:
-    """Each model's losses, then D's outputs, overconfidence, horizons and the classifier's losses.
+def model_curves(histories: pd.DataFrame) -> Figure:
+    """Losses of D and G, D's outputs, its overconfidence, the horizons and the classifier's losses.
 
     Args:
         histories: from ``train_dcgan.histories``, with columns ``model`` and ``seed``.
-        target: of the overconfidence, above which a horizon grows; None leaves it out.
     """
+    histories = histories.assign(gap=histories["d_real"] - histories["d_fake"])
+    panels = {
+        "loss_discriminator": "D's loss (nats)",
+        "loss_generator": "G's loss (nats)",
+        "gap": "D(x) − D(G(z))",
+        "overconfidence": "$r_d$, mean sign of D's\nlogit on real images",
+        "discriminator_horizon": "horizon T of D (C grey)",
+    }
     with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(2, 4, figsize=(PAGE, 3.5), sharex=True)
-        _loss_panels(grid[0], _by_model(histories))
-        probability, overconfidence, horizon, contrast = grid[1]
-        for i, (model, rows) in enumerate(_by_model(histories).items()):
-            _seed_curve(probability, rows.assign(gap=rows["d_real"] - rows["d_fake"]), "gap", f"C{i}", model)
-            _seed_curve(overconfidence, rows, "overconfidence", f"C{i}", model)
-            _seed_curve(horizon, rows, "discriminator_horizon", f"C{i}", f"D, {model}")
-            _seed_curve(horizon, rows, "classifier_horizon", "0.4", f"C, {model}")
+        figure, grid = plt.subplots(2, 3, figsize=(PAGE, 3.7), sharex=True)
+        *by_model, contrast = grid.flat
+        for model, rows in _by_model(histories).items():
+            for axes, (column, label) in zip(by_model, panels.items(), strict=True):
+                _seed_curve(axes, rows, column, _colour(model), model)
+                axes.set_ylabel(label)
+            _seed_curve(by_model[-1], rows, "classifier_horizon", "0.4", f"C, {model}")
             for j, (column, label) in enumerate(CONTRAST_LABELS.items()):
-                _seed_curve(contrast, rows, column, f"C{j + 4}", label)
-        probability.set_ylabel("D(x) − D(G(z))")
-        overconfidence.set_ylabel("$r_d$, mean sign of D's\nlogit on real images")
-        if target is not None:
-            overconfidence.axhline(target, color="0.4", lw=0.8, ls=":")
-        horizon.set_ylabel("horizon T")
+                _seed_curve(contrast, rows, column, f"C{j}", label)
         contrast.set_ylabel("C's loss terms (nats)")
+        if contrast.lines:
+            contrast.legend(frameon=False, fontsize=5)
         for axes in grid[1]:
             axes.set_xlabel("epoch")
-            if axes.lines:
-                low, high = axes.get_ylim()
-                axes.set_ylim(low, high + 0.4 * (high - low))  # room for the legend
-                axes.legend(frameon=False, fontsize=5, loc="upper right")
+        legend_above(figure, by_model[0], 3)
     return figure
 
 
-def _loss_panels(row: Sequence[Axes], by_model: dict[str, pd.DataFrame]) -> None:
-    """D's and G's losses, a panel a model, on one scale from 0; panels left over are hidden."""
-    used = row[: len(by_model)]
-    for axes, (model, rows) in zip(row, by_model.items(), strict=False):
-        _seed_curve(axes, rows, "loss_discriminator", "C0", "D")
-        _seed_curve(axes, rows, "loss_generator", "C1", "G")
-        axes.set_title(model)
-    highest = max(axes.get_ylim()[1] for axes in used)
-    for axes in used:
-        axes.set_ylim(0, highest)
-    row[0].set_ylabel("loss (nats)")
-    row[0].legend(frameon=False)
-    for axes in row[len(used) :]:
-        axes.set_axis_off()
-
-
 def _by_model(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each model in the order of the table, without the ablations."""
+    """The rows of each model in the order of the table, without the variants."""
     groups = table.groupby("model", sort=False)
-    return {str(model): rows for model, rows in groups if not MODELS[str(model)].ablation}
+    return {str(model): rows for model, rows in groups if not MODELS[str(model)].variant}
 
 
 def _seed_curve(
@@ -388,54 +409,111 @@ def _seed_curve(
 # --- rules
 
 
-def judge_diffusion(inputs: pd.DataFrame, compared: pd.DataFrame) -> Claim:
-    """P2: does the forward diffusion diversify what D sees (``input_diversity``), and what G makes?"""
-    rows = inputs[inputs["model"] == "diffusion-gan"]
-    quantities = {"variance": "variance", "dimensions": "effective number of dimensions"}
-    findings = [_change_of_input(rows, name, what) for name, what in quantities.items()]
-    findings += [_gain(compared, "diffusion-gan", metric) for metric in ("fid", "recall")]
-    return Claim(
+def judge_diffusion(networks: pd.DataFrame, inputs: pd.DataFrame) -> Claim:
+    """P2: does a diffusion of D's input make a better G (``network_scores``, ``input_diversity``)?
+
+    Not judged unless T reached half of its largest value by half of the training, in every network.
+    """
+    model, to = "diffusion-gan", "conditional-dcgan"
+    rows = inputs[inputs["model"] == model]
+    reached, wanted = float(horizons(rows)["half"].min()), Diffusion().longest / 2
+    rose = reached >= wanted  # not where it is NaN, without a network
+    by_seed = rows.groupby("seed")[["variance", "dimensions"]].mean()
+    return _judge(
         "P2",
         "the forward diffusion of Diffusion-GAN diversifies D's input",
-        f"over at least {ENOUGH_SEEDS} networks, D's input has more variance over more dimensions than the images "
-        "themselves, and G has a lower FID and a higher recall than the conditional DCGAN's",
-        findings,
+        networks,
+        model,
+        to,
+        needed=" and T half of its largest by half of the training",
+        obstacle="" if rose else f"T was {reached:.0f} by half of the training, not {wanted:.0f}",
+        beside={
+            "recall": student_interval(paired(networks, model, to, "recall"), unit="pairs"),
+            "variance of D's input over the images' own": student_interval(by_seed["variance"]),
+            "dimensions of D's input over the images' own": student_interval(by_seed["dimensions"]),
+            "T by half of the training": f"{reached:.0f}",
+        },
     )
 
 
-def judge_dudgan(compared: pd.DataFrame) -> Claim:
-    """P3: does DuDGAN's diffusion and classifier make a better conditional generator (``compare_models``)?"""
-    return Claim(
+def judge_dudgan(networks: pd.DataFrame) -> Claim:
+    """P3: do DuDGAN's diffusions and classifier make a better conditional G (``network_scores``)?
+
+    The control has DuDGAN's averaging and R1; the sign flip must agree that G is better.
+    """
+    model, to, plain = "dudgan", "conditional-dcgan-averaged", "conditional-dcgan"
+    p = sign_flip(paired(networks, model, to))
+    return _judge(
         "P3",
         "DuDGAN puts diffusion into a class-conditional GAN and adds a classifier",
-        f"over at least {ENOUGH_SEEDS} pairs, its G has a lower FID and a higher class accuracy than the conditional "
-        "DCGAN's after as many images",
-        [_gain(compared, "dudgan", metric) for metric in ("fid", "class_accuracy")],
+        networks,
+        model,
+        to,
+        flips=True,
+        beside={
+            "p of the sign flip": f"{p:.2g}",
+            f"log FID minus {plain}'s": student_interval(paired(networks, model, plain), unit="pairs"),
+        },
     )
 
 
-def _change_of_input(rows: pd.DataFrame, name: str, what: str) -> Finding:
-    """Whether a quantity of D's inputs is larger than that of the images themselves."""
-    reading = f"D's input, {name}"
-    if rows.empty:
-        return Finding(reading, "unclear", NOTHING, "no diffusion-gan was compared")
-    by_seed = rows.groupby("seed")[name].mean()
-    effect = over_seeds(by_seed - 1)
-    sentence = (
-        f"the {what} of what D sees, over that of the images themselves, is {by_seed.mean():.2f} (mean over epochs, at "
-        f"a mean horizon T of {rows['horizon'].mean():.0f}), a change of {effect}"
+def _judge(
+    name: str,
+    text: str,
+    networks: pd.DataFrame,
+    model: str,
+    to: str,
+    *,
+    needed: str = "",
+    obstacle: str = "",
+    flips: bool = False,
+    beside: dict[str, object],
+) -> Claim:
+    """A claim by a model's log FID minus another's; with an obstacle it is not judged, and the effect has no number."""
+    rule = Rule(
+        quantity=f"log FID of {model} minus that of {to}",
+        holds_above=0,
+        fails_below=0,
+        if_true=-2 * EQUAL,
+        if_false=0,
+        lower_is_better=True,
+        equivalence=EQUAL,
     )
-    return Finding(reading, outcome_of(effect, ENOUGH_SEEDS), effect, sentence)
+    obstacle = obstacle or _wrong_classes(networks, to)
+    differences = [] if obstacle else paired(networks, model, to)
+    outcome = rule.outcome(differences)
+    if flips and outcome == "holds" and not sign_flip(differences) < SIGNIFICANT:
+        outcome = "fails" if equivalent(differences, EQUAL) else "unclear"
+    verdict, effect = verdict_of([outcome]), student_interval(differences, unit="pairs")
+    flipped = f" with p < {SIGNIFICANT} of the sign flip" if flips else ""
+    factor = f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
+    beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
+    if len(differences) > 1:
+        power = rule.power(differences, PLANNED_NETWORKS)
+        beside[f"power with {PLANNED_NETWORKS} networks"] = (
+            f"holds in {power['holds_if_true']:.0%} if the truth is {rule.if_true:g}; if it is {rule.if_false:g}, "
+            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
+        )
+    return Claim(
+        name,
+        text,
+        f"{rule.quantity}: holds if its interval lies below 0{flipped}, else fails if it lies above 0 or its 90 % "
+        f"interval within ±{EQUAL}; judged only with a class accuracy of {LOWEST_ACCURACY} of the conditional "
+        f"DCGANs{needed}",
+        verdict,
+        rule.quantity,
+        effect,
+        f"not judged: {obstacle}" if obstacle else factor + decision(verdict, rule, differences),
+        p=rule.p_value(differences),
+        beside=beside,
+    )
 
 
-def _gain(compared: pd.DataFrame, model: str, metric: str) -> Finding:
-    """Whether a model is better than the one it adds to, by one score."""
-    label = SCORES[metric].label
-    rows = compared[(compared["model"] == model) & (compared["metric"] == metric)]
-    if rows.empty:
-        return Finding(label, "unclear", NOTHING, f"no {model} was compared")
-    effect = pairs_of(rows.iloc[0])
-    lower = SCORES[metric].better == "lower"
-    gain = replace(effect, low=-effect.high, high=-effect.low) if lower else effect
-    sentence = f"{label} changes by {effect} against {rows['to'].iloc[0]}"
-    return Finding(label, outcome_of(gain, ENOUGH_SEEDS), effect, sentence)
+def _wrong_classes(networks: pd.DataFrame, model: str | None) -> str:
+    """Whether this conditional DCGAN, or one that it builds on, errs in the class asked for; empty if none does."""
+    while model and MODELS[model].model is not None:
+        accuracy = networks.loc[networks["model"] == model, "class_accuracy"].mean()
+        if accuracy < LOWEST_ACCURACY:
+            return f"{model} has a mean class accuracy of {accuracy:.3f}, below {LOWEST_ACCURACY}"
+        model = MODELS[model].compared_with
+    return ""

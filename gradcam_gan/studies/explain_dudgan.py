@@ -4,9 +4,9 @@ D of what it saw at several times, D beside C, D told each class, and the models
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
-from typing import Any
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,18 +17,27 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.measures import COLUMNS, map_change
+from gradcam_gan.explaining.measures import map_change
 from gradcam_gan.explaining.methods import METHODS
-from gradcam_gan.intervals import interval_over_seeds
-from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer, Statistics
+from gradcam_gan.intervals import interval_over_networks
+from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer
 from gradcam_gan.scoring.scores import classes_to_draw, draw
-from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO
+from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus, measure_epoch
 from gradcam_gan.studies.panels import Panel, beside, panel
-from gradcam_gan.studies.readings import ALL_READINGS
+from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES, PRIMARY
 from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
 from gradcam_gan.training.runs import Run
 
-MEASURE_LABELS = {"focus_lift": "focus lift", "coverage": "coverage (τ 0.5)", "border_lift": "border lift"}
+MEASURE_LABELS = {
+    "focus": "K, focus above chance",
+    "around": "share looked around",
+    "covered": "share of the map above 0",
+}
+# the models' discriminators are compared under the claims' reading, with either method and evidence
+COMPARED = tuple(
+    replace(PRIMARY, method=method, evidence=evidence)
+    for method, evidence in product(COMPARED_METHODS, EVIDENCES)
+)
 
 
 def draw_with_classes(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +117,10 @@ def _explain(
     """The images under these readings alone."""
     statistics = list(dict.fromkeys(reading.statistics for reading in readings))
     methods = list(dict.fromkeys(reading.method for reading in readings))
-    return explainer.explain(images, epochs, statistics=statistics, methods=methods, labels=labels, time=time)
+    layers = list(dict.fromkeys(reading.layer for reading in readings))
+    return explainer.explain(
+        images, epochs, statistics=statistics, methods=methods, layers=layers, labels=labels, time=time
+    )
 
 
 def networks_panel(
@@ -118,14 +130,13 @@ def networks_panel(
     labels: Tensor,
     captions: Sequence[str],
     epoch: int,
-    statistics: Statistics,
-    method: str,
+    reading: Reading,
 ) -> Panel:
     """D beside C of one DuDGAN, undiffused: D for “real” and “fake”, told the right and the next class; C.
 
-    Images are uint8 (K, C, H, W), with their classes (K,) and K captions.
+    Images are uint8 (K, C, H, W), with their classes (K,) and K captions. The reading's evidence makes no difference.
     """
-    real, fake = (Reading(method, statistics, evidence) for evidence in ("real", "fake"))
+    real, fake = (replace(reading, evidence=evidence) for evidence in EVIDENCES)
     wrong = (labels + 1) % discriminator.run.manifest["classes"]
     d, d_misled, c = (
         _explain(explainer, images, [epoch], [real], told)
@@ -164,8 +175,8 @@ def models_panel(
     panels = []
     for explainer in explainers:
         model = explainer.run.config.model_name
-        # the model's name once, over the middle of its columns
-        above = [model if i == len(captions) // 2 else "" for i in range(len(captions))]
+        # the model's name once, over the middle of its columns; a long one in two lines
+        above = ["\n".join(wrap(model, 18)) if i == len(captions) // 2 else "" for i in range(len(captions))]
         columns = [f"{name}\n{caption}" for name, caption in zip(above, captions, strict=True)]
         one = panel(_explain(explainer, images, epochs, [reading], labels), [reading], columns)
         panels.append(replace(one, table=one.table.assign(model=model)))
@@ -181,27 +192,25 @@ def agreement(
     images: Tensor,
     labels: Tensor,
     epoch: int,
-    statistics: Statistics,
-    methods: Sequence[str],
+    readings: Sequence[Reading],
 ) -> pd.DataFrame:
     """Do D and C look alike at the same image? Correlation of their signed maps at the layer's resolution.
 
     D's map is positive where there is evidence for "real", C's where there is evidence for the class. Both are of one
-    DuDGAN; images are uint8 (N, C, H, W), with their classes (N,).
+    DuDGAN; images are uint8 (N, C, H, W), with their classes (N,). The readings differ in their method.
 
     Returns:
         A row per method and image: ``method``, ``image``, ``label``, ``correlation`` (-1 to 1; NaN where a map is
         constant) and ``chance``, the same with C's map of another image of that class; NaN where there is no other.
     """
     tables = []
-    how: Any = {"statistics": [statistics], "methods": methods, "labels": labels}
-    explained = [one.explain(images, [epoch], **how) for one in (discriminator, classifier)]
+    explained = [_explain(one, images, [epoch], readings, labels) for one in (discriminator, classifier)]
     other = next_of_class(labels)
     alone = other == torch.arange(len(labels))
-    for method in methods:
-        d, c = (one.signed[epoch, statistics, method] for one in explained)
+    for reading in readings:
+        d, c = (one.signed_at(epoch, reading) for one in explained)
         columns = {
-            "method": method,
+            "method": reading.method,
             "image": range(len(images)),
             "label": labels,
             "correlation": 1 - map_change(d, c),
@@ -225,8 +234,7 @@ def told_each_class(
     images: Tensor,
     labels: Tensor,
     epoch: int,
-    statistics: Statistics,
-    method: str,
+    reading: Reading,
 ) -> pd.DataFrame:
     """What changes when a conditional D is told another class of the same image?
 
@@ -238,10 +246,9 @@ def told_each_class(
     """
     maps, logits = [], []
     for told in range(explainer.run.manifest["classes"]):
-        reading, as_told = Reading(method, statistics), torch.full_like(labels, told)
-        explained = _explain(explainer, images, [epoch], [reading], as_told)
-        maps.append(explained.signed[epoch, statistics, method])
-        logits.append(explained.logits[epoch, statistics])
+        explained = _explain(explainer, images, [epoch], [reading], torch.full_like(labels, told))
+        maps.append(explained.signed_at(epoch, reading))
+        logits.append(explained.logits[epoch, reading.statistics])
     image = torch.arange(len(labels))
     right_map, right_logit = torch.stack(maps)[labels, image], torch.stack(logits)[labels, image]
     tables = [
@@ -281,8 +288,8 @@ def most_real(table: pd.DataFrame) -> pd.DataFrame:
     return best[keys].assign(right=(best["told"] == best["label"]).astype(float))
 
 
-def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Means with Student's intervals over seeds, in words: a row a group, a column a value.
+def over_networks(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
+    """Means with Student's intervals over networks, in words: a row a group, a column a value.
 
     Args:
         table: columns ``seed`` and ``image``; rows of one image are averaged first, those without a value left out.
@@ -295,7 +302,7 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str]) ->
 
 def _interval(rows: pd.DataFrame, value: str) -> str:
     by_image = rows.dropna().groupby(["seed", "image"], as_index=False).mean()
-    return str(interval_over_seeds(by_image, value, method="student"))
+    return str(interval_over_networks(by_image, value))
 
 
 # --- the models' discriminators by the measures of notebook 2
@@ -304,22 +311,20 @@ def _interval(rows: pd.DataFrame, value: str) -> str:
 def measure_models(
     explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Sequence[int]
 ) -> pd.DataFrame:
-    """``ExplainedRun.measures`` of several models' D at t = 0, each told the right class, with a column ``model``."""
-    explained = (one.explain(images, epochs, labels=labels) for one in explainers)
-    tables = [one.measures(ALL_READINGS).assign(model=one.run.config.model_name) for one in explained]
-    return pd.concat(tables, ignore_index=True)
+    """Several models' D at t = 0, each told the right class, by the measures of notebook 2.
 
-
-def summarise_maps(measured: pd.DataFrame) -> pd.DataFrame:
-    """Means of ``measure_models`` over images: a row per model, seed, reading and epoch.
-
-    Where more than half of the maps are zero everywhere, the others say nothing of the whole: NaN.
+    Returns:
+        A row per model, seed, epoch and reading of ``COMPARED``: these, and those of ``measure_epoch``.
     """
-    keys = ["model", "seed", "method", "statistics", "evidence", "epoch"]
-    means = measured.groupby(keys, sort=False)[list(COLUMNS)].mean().reset_index()
-    said = [column for column in COLUMNS if column not in ("all_zero", "mask_area")]
-    means[said] = means[said].where(means["all_zero"] <= MOSTLY_ZERO)
-    return means
+    rows = []
+    for one, epoch in product(explainers, epochs):
+        explained = _explain(one, images, [epoch], COMPARED, labels)
+        keys = {"model": one.run.config.model_name, "seed": one.run.config.seed, "epoch": epoch}
+        for reading in COMPARED:
+            (maps,) = explained.maps(reading, upsample=False)
+            focus = DigitFocus(images, maps.shape[1:])
+            rows.append({**keys, **asdict(reading), **measure_epoch(maps, focus)})
+    return pd.DataFrame(rows)
 
 
 # --- charts: finished numbers -> a figure
@@ -392,30 +397,28 @@ def told_chart(
     return figure
 
 
-def model_focus(summary: pd.DataFrame, measures: Sequence[str]) -> Figure:
-    """Measures of each model's maps over the epochs: a row an evidence, a column a measure.
+def model_focus(measured: pd.DataFrame) -> Figure:
+    """Each model's maps over the epochs: a row an evidence, a column a measure.
 
     Args:
-        summary: columns ``model``, ``seed``, ``evidence``, ``epoch`` and the measures (NaN: mostly no maps).
-        measures: names of columns.
+        measured: ``measure_models``, the rows of one method.
     """
-    models, evidences = list(dict.fromkeys(summary["model"])), list(dict.fromkeys(summary["evidence"]))
+    models, evidences = list(dict.fromkeys(measured["model"])), list(dict.fromkeys(measured["evidence"]))
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            len(evidences), len(measures), figsize=(PAGE, 1.7 * len(evidences) + 0.3), sharex=True, sharey="col",
+            len(evidences), len(MEASURE_LABELS), figsize=(PAGE, 1.7 * len(evidences) + 0.3), sharex=True, sharey="col",
             squeeze=False,
         )  # fmt: skip
-        for axes, (evidence, measure) in zip(grid.flat, product(evidences, measures), strict=True):
-            shown = summary[summary["evidence"] == evidence]
+        for axes, (evidence, measure) in zip(grid.flat, product(evidences, MEASURE_LABELS), strict=True):
+            shown = measured[measured["evidence"] == evidence]
             for i, model in enumerate(models):
                 curve = shown[shown["model"] == model].pivot_table(measure, "epoch", "seed")
-                if len(curve):
-                    seed_lines(axes, curve, f"C{i}", model)
-            if measure.endswith("lift"):
-                axes.axhline(1, color="0.4", lw=0.8, ls=":")
-            axes.set_title(f"{MEASURE_LABELS.get(measure, measure)}, “{evidence}”")
+                seed_lines(axes, curve, f"C{i}", model)
+            if measure == "focus":
+                axes.axhline(0, color="0.4", lw=0.8, ls=":")
+            axes.set_title(f"{MEASURE_LABELS[measure]}, “{evidence}”")
         for axes in grid[-1]:
             axes.set_xlabel("epoch (0: untrained)")
         handles = [plt.Line2D([], [], color=f"C{i}") for i in range(len(models))]
-        figure.legend(handles, models, frameon=False, ncols=4, loc="outside upper center")
+        figure.legend(handles, models, frameon=False, ncols=3, loc="outside upper center")
     return figure

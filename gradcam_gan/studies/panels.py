@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from gradcam_gan.explaining.methods import METHODS
-from gradcam_gan.run_explainer import STATISTICS, ExplainedRun, Reading
-from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_METHODS, EVIDENCES
+from gradcam_gan.data import to_model_range
+from gradcam_gan.run_explainer import ExplainedRun, Reading
 
 
 @dataclass(frozen=True)
@@ -36,19 +34,41 @@ class Panel:
 
 
 def panel(explained: ExplainedRun, readings: Sequence[Reading], captions: Sequence[str]) -> Panel:
-    """A row an epoch; columns: every image under the first reading, then under the next.
+    """A row an epoch; columns: every image under the first reading, then under the next; the image shines through.
 
     Args:
         explained: R epochs, N images.
         readings: r of them.
         captions: r * N, one a column.
     """
+    images = explained.images.repeat(len(readings), 1, 1, 1)
     return Panel(
-        explained.images.repeat(len(readings), 1, 1, 1),
+        images,
         torch.cat([explained.maps(reading) for reading in readings], 1),
         [f"epoch {epoch}" for epoch in explained.epochs],
         list(captions),
         explained.table(readings),
+        to_model_range(images).expand(len(explained.epochs), *images.shape),
+    )
+
+
+def strip(explained: ExplainedRun, readings: Sequence[Reading], names: Sequence[str]) -> Panel:
+    """One image: a row a reading, a column an epoch.
+
+    Args:
+        explained: of the image alone, uint8 (1, C, H, W).
+        readings: R of them.
+        names: R, of the rows.
+    """
+    count = len(explained.epochs)
+    images = explained.images.expand(count, -1, -1, -1)
+    return Panel(
+        images,
+        torch.stack([explained.maps(reading)[:, 0] for reading in readings]),
+        list(names),
+        [str(epoch) for epoch in explained.epochs],
+        explained.table(readings),
+        to_model_range(images).expand(len(readings), *images.shape),
     )
 
 
@@ -60,24 +80,4 @@ def beside(*panels: Panel) -> Panel:
         panels[0].rows,
         [caption for one in panels for caption in one.columns],
         pd.concat([one.table for one in panels], ignore_index=True),
-    )
-
-
-def every_reading(*explained: ExplainedRun) -> Panel:
-    """One image: a column per run, method and statistics; a row per evidence and epoch.
-
-    Args:
-        explained: the image alone, uint8 (1, C, H, W), at the same epochs of runs that differ in their padding.
-    """
-    columns = list(product(explained, COMPARED_METHODS, STATISTICS))
-    maps = [
-        torch.cat([one.maps(Reading(method, statistics, evidence)) for evidence in EVIDENCES])
-        for one, method, statistics in columns
-    ]
-    return Panel(
-        explained[0].images.repeat(len(columns), 1, 1, 1),
-        torch.cat(maps, 1),
-        [f"{evidence}, {epoch}" for evidence in EVIDENCES for epoch in explained[0].epochs],
-        [f"{one.run.config.padding}\n{METHODS[method].label}\n{kind}" for one, method, kind in columns],
-        pd.concat([one.table(ALL_READINGS) for one in explained], ignore_index=True),
     )

@@ -1,5 +1,6 @@
 """What one profile trains and looks at: ``params/base.yaml`` with the profile's differences, validated."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,15 @@ from gradcam_gan.validation import ValidatedModel, choose
 
 PROFILES = ("smoke", "quick", "study", "paper")
 BASELINE_MODEL = "dcgan"
+# the parameters that decide what is measured of a network, beside its training's
+MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
 
 
 class Pairs(ValidatedModel):
     """The regime of the paired comparisons (notebooks 3 and 4): many short trainings; else as the study's own."""
 
-    seeds: list[int] = Field(
-        min_length=1, description="networks that every arm and every model is trained with"
-    )
+    seeds: list[int] = Field(description="networks that every arm and every model is trained with")
     train_images: int | None
     width: int
     learning_rate: float
@@ -157,6 +158,27 @@ class Study(ValidatedModel):
         given = {name: value for name, value in values.items() if value is not None}
         return cls.load(profile, **given, **(changes or {}))
 
+    def origin_of_tables(self, seed: int) -> dict[str, object]:
+        """What the tables of one of its networks (``epoch_heatmaps.tables``) are made from, as JSON values."""
+        return {
+            "run": self.config(seed).name,
+            "measured": self.model_dump(mode="json", include=set(MEASURED)),
+        }
+
+    def has_tables(self, seed: int, folder: Path) -> bool:
+        """Whether a network's tables are in a folder of figures, made as this study would make them."""
+        path = folder / "networks" / f"{self.config(seed).name}.json"
+        try:
+            stored = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return False
+        return self.origin_of_tables(seed).items() <= stored.items()
+
+    @property
+    def planned(self) -> int:
+        """How many networks the profile plans; a study of fewer is an interim one."""
+        return len(type(self).load(self.profile).seeds) if self.profile in PROFILES else len(self.seeds)
+
     def changes(self) -> dict[str, Any]:
         """The values that differ from the profile's files, by dotted name."""
         stored = _flat(type(self).load(self.profile).model_dump()) if self.profile in PROFILES else {}
@@ -198,6 +220,10 @@ class Study(ValidatedModel):
             **self.pruning.model_dump(include=set(Rule.model_fields)),
         )
         return Arm(pruning, self.pair_config(seed), self.config(seed))
+
+    def pair_configs(self) -> list[TrainingConfig]:
+        """Every training in the regime of the paired comparisons but the pruning experiment's arms."""
+        return [*self.compared_configs(), *self.background_configs()]
 
     def background_configs(self) -> list[TrainingConfig]:
         """The pairs' DCGANs whose first convolution pads with the background, for the cause of C5."""

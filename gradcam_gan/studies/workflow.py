@@ -16,14 +16,21 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import paths
+from gradcam_gan.studies.claims import ONE_SIDED, holm
+from gradcam_gan.studies.epoch_heatmaps.rules import decides_markdown
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
+from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.loop import is_complete
 from gradcam_gan.validation import choose
 
 KERNEL = "python3"
-OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "seeds"
+OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
+OF_SINGLE_NETWORKS = ("01", "02")  # notebooks that need no pairs
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
 POLL_SECONDS = 0.5
 
 
@@ -103,6 +110,7 @@ def make_figures(
     *,
     only: str | None = None,
     folder: Path | None = None,
+    complete: bool = False,
     cores: int | None = None,
     arguments: Sequence[str] = (),
 ) -> None:
@@ -115,6 +123,7 @@ def make_figures(
         changes: parameters of the study by name, as for ``Study.load``.
         only: the number or name of one notebook, such as ``02``; None: all.
         folder: where the figures go; None: the profile's own.
+        complete: train nothing: only those networks that are there (``complete_seeds``), and notebooks that have some.
         cores: how many to use; None: all.
         arguments: more arguments for Snakemake; with ``--dry-run`` it speaks for itself.
 
@@ -123,16 +132,22 @@ def make_figures(
         RunError: a job failed; names it, its last words and its log.
     """
     study, chosen = Study.load(profile, **(changes or {})), folder or paths.FIGURES / profile
+    changes = dict(changes or {})
+    if complete:
+        changes |= complete_seeds(study, chosen)
+        study = Study.load(profile, **changes)
     notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
     if only is not None:
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
         notebooks = [name for name in notebooks if only in (name, name[:2])]
+    if complete and not study.pairs.seeds:
+        notebooks = [name for name in notebooks if name[:2] in OF_SINGLE_NETWORKS]
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # on the command line Snakemake would take numbers for text
     config = {
         "profile": profile,
-        "changes": changes or {},
+        "changes": changes,
         "folder": str(folder.resolve()) if folder else None,
     }
     files.write_json(logs / "config.json", config)
@@ -152,6 +167,29 @@ def make_figures(
             raise
     if process.returncode:
         raise RunError(f"{_last_words(log)}; Snakemake's own log is {log}")
+
+
+def complete_seeds(study: Study, folder: Path) -> dict[str, list[int]]:
+    """The seeds of a study whose trainings are all there, as changes to its parameters.
+
+    Args:
+        study: with the seeds that are planned.
+        folder: of its figures, where networks may have their tables.
+
+    Raises:
+        InputError: there is none.
+    """
+
+    def done(config: TrainingConfig) -> bool:
+        return is_complete(study.runs_dir / config.name)
+
+    seeds = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
+    if not seeds:
+        raise InputError(f"no network of profile {study.profile} is complete; make figures trains them")
+    pairs = set(study.pairs.seeds) & set(seeds)
+    pairs -= {config.seed for config in study.pair_configs() if not done(config)}
+    pairs -= {arm.seed for arm in study.arms() if not (study.runs_dir / f"{arm.name}.scored").is_file()}
+    return {"seeds": seeds, "pairs.seeds": sorted(pairs)}
 
 
 def _report(process: "subprocess.Popen[bytes]", log: Path, folder: Path) -> None:
@@ -241,7 +279,8 @@ def publish(study: Study) -> None:
             store_outputs(executed, notebook)
         text = with_block(text, "figures", figures_markdown(study.figures_dir))
     else:
-        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir)))
+        text = with_block(text, "claims", claims_markdown(read_claims(study.figures_dir), study.planned))
+        text = with_block(text, "decides", decides_markdown(study.figures_dir))
     paths.README.write_text(text)
 
 
@@ -253,15 +292,24 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def read_claims(folder: Path) -> pd.DataFrame:
-    """The ledger (``claims.ledger``) of all notebooks of a profile.
+    """The ledger (``claims.ledger``) of all notebooks of a profile, with the ``notebook`` of each claim.
+
+    ``p_holm`` is Holm's correction over the paper's own claims, C1 to C6, as far as they are there.
 
     Raises:
         InputError: there is none.
     """
-    tables = [pd.read_csv(path) for path in sorted(folder.glob("table_claims*.csv"))]
+    tables = [
+        pd.read_csv(folder / f"{name}.csv").assign(notebook=notebook)
+        for notebook, manifest in read_manifests(folder).items()
+        for name in manifest["results"]
+        if name.startswith("table_claims")
+    ]
     if not tables:
         raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
-    return pd.concat(tables, ignore_index=True)
+    found = pd.concat(tables, ignore_index=True).sort_values("claim", ignore_index=True)
+    paper = found[found["claim"].str.startswith("C")].set_index("claim")["p"]
+    return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
 
 
 def figures_markdown(folder: Path) -> str:
@@ -275,16 +323,22 @@ def figures_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def claims_markdown(claims: pd.DataFrame) -> str:
-    """The ledger (``read_claims``) as the README's table: a row per claim, its readings in one cell."""
-    lines = [
-        "| claim | the paper, or the poster (P) | verdict | readings: Grad-CAM, statistics, evidence; or scores |",
-        "|---|---|---|---|",
-    ]
-    for name, rows in claims.groupby("claim"):
-        readings = "<br>".join(
-            f"{row['reading'].removeprefix('Grad-CAM, ')}: *{row['outcome']}*; {row['sentence']}"
-            for row in rows.to_dict("records")
+def claims_markdown(claims: pd.DataFrame, planned: int) -> str:
+    """The ledger (``read_claims``) as the README's table: a row a claim, with one number."""
+    lines = ["| claim | verdict | one number, 95 % interval | notebook |", "|---|---|---|---|"]
+    for row in claims.to_dict("records"):
+        effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
+        interim = "" if row["n"] >= planned else f", interim ({int(row['n'])} of {planned})"
+        where = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
+        lines.append(
+            f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {row['quantity']}: {effect} | {where} |"
         )
-        lines.append(f"| {name} | {rows['text'].iloc[0]} | **{rows['verdict'].iloc[0]}** | {readings} |")
+    missing = [name for name in CLAIMS if name not in set(claims["claim"])]
+    if missing:
+        lines += ["", f"Not measured yet, its trainings are still to come: {', '.join(missing)}."]
+    held = [row["claim"] for row in claims.to_dict("records") if row["p_holm"] < ONE_SIDED]
+    lines += [
+        "",
+        f"Holm's correction over C1 to C6 leaves {', '.join(held) if held else 'none'} at its level.",
+    ]
     return "\n".join(lines)

@@ -61,14 +61,14 @@ def train(
     """
     path = Path(runs_dir) / run_name(config, keep)
     device = resolve_device(config.device)
-    if not _is_complete(path):
+    if not is_complete(path):
         images = training_images(config), training_images(config, "test")  # refused before a folder is made
         if keep is not None and (left := len(prune(images[0], keep).images)) < config.batch_size:
             raise InputError(
                 f"the keep list leaves {left} of {len(keep)} training images, fewer than batch_size={config.batch_size}"
             )
         with _exclusive(path):
-            if not _is_complete(path):  # the process that held the lock may have finished it
+            if not is_complete(path):  # the process that held the lock may have finished it
                 keep_freed_memory()
                 with cpu_threads(config.threads) as threads, reproducible_kernels():
                     _Session(config, path, device, threads, *images, keep).train()
@@ -136,7 +136,8 @@ def fixed_latents(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, LATENT_SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def _is_complete(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
+    """Whether a folder holds a run that was trained to its end."""
     manifest = path / "manifest.json"
     return manifest.is_file() and files.read_json(manifest)["status"] == "complete"
 

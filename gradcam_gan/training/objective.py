@@ -272,7 +272,10 @@ class Objective:
 
     @torch.no_grad()
     def _average_generator(self) -> None:
-        """Exponential moving average of G's weights; BatchNorm's statistics are taken as they are."""
+        """Exponential moving average of G's weights.
+
+        BatchNorm's statistics are taken as they are, and recomputed when the average is loaded (``Run.generator``).
+        """
         if not self.parts.averaging:
             return
         average = self.networks["generator_average"]

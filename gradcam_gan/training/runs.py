@@ -20,14 +20,18 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from gradcam_gan.errors import InputError, RunError
+from gradcam_gan.models.dcgan import LATENT_SIZE
 from gradcam_gan.models.diffusion import DiffusionState, horizon
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.networks import network_builders
 
 TRAINING_STATE = "training_state.safetensors"
+# of the BatchNorm statistics of an averaged G; its latents are none of those that it is scored on
+AVERAGE_BATCHES, AVERAGE_BATCH, AVERAGE_SEED = 16, 64, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,10 +174,14 @@ class Run:
     def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
         """G after that many epochs, in eval mode: its moving average where the model keeps one.
 
+        The average has BatchNorm statistics of its own, taken here: those saved with it are of the G that learned.
         Errors as for ``discriminator``.
         """
-        name = "generator_average" if self.config.parts.averaging else "generator"
-        return self._network(name, epoch, device)
+        if not self.config.parts.averaging:
+            return self._network("generator", epoch, device)
+        average = self._network("generator_average", epoch, device)
+        _recompute_statistics(average, self.manifest["classes"] if self.config.parts.conditional else 0)
+        return average
 
     def _check_epoch(self, epoch: int) -> None:
         if epoch not in self.epochs:
@@ -197,6 +205,25 @@ class Run:
             return files.read_tensors(folder / f"{name}.safetensors")
         except RunError as error:
             raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
+
+
+def _recompute_statistics(generator: nn.Module, classes: int) -> None:
+    """Set a G's BatchNorm statistics to the mean of those of sixteen batches of 64 fixed latents.
+
+    Args:
+        generator: in eval mode.
+        classes: that it is told, all alike; 0: an unconditional one.
+    """
+    device = next(generator.parameters()).device
+    count, random = AVERAGE_BATCHES * AVERAGE_BATCH, torch.Generator().manual_seed(AVERAGE_SEED)
+    latents = torch.randn(count, LATENT_SIZE, generator=random).to(device).split(AVERAGE_BATCH)
+    labels = iter((torch.arange(count, device=device) % max(classes, 1)).split(AVERAGE_BATCH))
+
+    def told(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor, ...]:
+        return (*inputs, next(labels)) if classes else inputs
+
+    with generator.register_forward_pre_hook(told):
+        update_bn(latents, generator)
 
 
 def load_run(path: Path | str) -> Run:

@@ -5,31 +5,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_nothing_is_cut_off, refused, texts
+from helpers import assert_nothing_is_cut_off, refused, texts, tiny
 from helpers import draw as draw_figure
 from scipy import stats
 
 from gradcam_gan.data import load_images
-from gradcam_gan.intervals import paired_difference_interval
 from gradcam_gan.models.diffusion import DiffusionState
 from gradcam_gan.models.options import MODELS
 from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, draw, evaluate
 from gradcam_gan.studies import diffusion_gans as gans
-from gradcam_gan.studies import paths
-from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE
 from gradcam_gan.studies.train_dcgan import histories
 
 COUNT, PER_EPOCH = 40, 128
 NAMES = ["dcgan", "conditional-dcgan", "diffusion-gan", "dudgan"]
-ABLATION = "dudgan-no-contrast"
+VARIANT = "dudgan-no-contrast"
 
 
 # --- which models
 
 
-def test_every_ablation_is_dudgan_but_for_the_part_that_it_names():
+def test_every_dudgan_without_a_part_is_dudgan_but_for_the_part_that_it_names():
     dudgan = MODELS["dudgan"].model
     undiffused = MODELS["dudgan-no-classifier-diffusion"].model.classifier.diffusion
     assert undiffused.longest == 0
@@ -42,41 +39,38 @@ def test_every_ablation_is_dudgan_but_for_the_part_that_it_names():
         assert MODELS[f"dudgan-no-{name}"].model == dudgan.model_copy(update=change)
 
 
-def test_every_model_but_the_baseline_is_compared_with_another():
-    pairs = gans.compared_with(reversed(list(MODELS)))
-    assert set(pairs) == set(MODELS) - {"dcgan"}
-    assert pairs["conditional-dcgan"] == "dcgan"
-    assert pairs["diffusion-gan"] == pairs["dudgan"] == "conditional-dcgan"
-    assert {pairs[name] for name, known in MODELS.items() if known.ablation} == {"dudgan"}
-    assert gans.compared_with(["dcgan", "dudgan", ABLATION, "dudgan"]) == {ABLATION: "dudgan"}
+def test_a_model_is_compared_with_its_partner_where_that_was_trained():
+    assert gans.compared_with(reversed(list(MODELS))).keys() == set(MODELS) - {"dcgan"}
+    assert gans.compared_with(["dcgan", "dudgan", VARIANT, "dudgan"]) == {VARIANT: "dudgan"}
 
 
-# --- tiny trainings of each model, DCGAN an epoch longer than the others
+# --- tiny trainings of each model
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "RUNS", tmp_path_factory.mktemp("runs"))
-        yield Study.load(
-            "smoke",
-            preset="paper28",
+    """Stands for a profile; images are more than grey after two epochs."""
+    configs = [
+        tiny(
+            model=MODELS[name].model,
             width=4,
             train_images=PER_EPOCH,
             batch_size=16,
-            learning_rate=2e-2,  # so that images are more than grey after two epochs
-            precision="float32",
-            device="cpu",
-            epochs=3,
-            seeds=[0, 1],
-            background_seeds=[],
-            comparison={"seeds": [1], "epochs": 2, "models": NAMES[1:]},
+            learning_rate=2e-2,
+            seed=1,
         )
+        for name in [*NAMES, VARIANT]
+    ]
+    return SimpleNamespace(
+        compared_configs=lambda: configs,
+        comparison=SimpleNamespace(models=NAMES[1:]),
+        runs_dir=tmp_path_factory.mktemp("runs"),
+    )
 
 
 @pytest.fixture(scope="module")
 def runs(study):
-    return gans.compared_runs(study)
+    return gans.compared_runs(study, variants=False)
 
 
 @pytest.fixture(scope="module")
@@ -89,45 +83,33 @@ def reference():
 
 @pytest.fixture(scope="module")
 def scores(runs, reference):
-    return gans.score_models(runs, reference, 2, COUNT)
+    return gans.score_models(runs, reference, COUNT)
 
 
 class TestRuns:
-    def test_dcgan_comes_first_with_the_seeds_that_are_compared_alone(self, study, runs):
-        assert [(run.config.model_name, run.config.seed, run.epochs[-1]) for run in runs] == [
-            ("dcgan", 1, 3), *((name, 1, 2) for name in NAMES[1:])
-        ]  # fmt: skip
-        assert runs[0].path == study.runs_dir / study.config(1).name  # the very run of the paper's network
-
-    def test_ablations_may_be_left_out(self, study, runs):
-        changed = study.comparison.model_dump() | {"models": [*NAMES[1:], ABLATION]}
-        more = Study(**study.model_dump() | {"comparison": changed})
-        assert [run.path for run in gans.compared_runs(more, ablations=False)] == [run.path for run in runs]
+    def test_are_trained_in_order_and_variants_may_be_left_out(self, study, runs):
+        assert [run.config.model_name for run in runs] == NAMES
+        assert [run.path for run in gans.compared_runs(study)][:-1] == [run.path for run in runs]
 
     def test_a_model_that_is_not_compared_is_named_in_one_line(self, study):
         gans.require_model(study, "dudgan")
-        assert f"has no '{ABLATION}'; add it" in refused(gans.require_model, study, ABLATION)
+        assert f"has no '{VARIANT}'; add it" in refused(gans.require_model, study, VARIANT)
 
-    def test_the_histories_end_with_the_epoch_that_is_compared(self, runs):
-        table = histories(runs, model="model_name", seed="seed").query("epoch <= 2")
+    def test_histories_lack_what_a_model_does_not_have(self, runs):
+        table = histories(runs, model="model_name", seed="seed")
         assert table[["model", "seed", "epoch"]].to_numpy().tolist() == [
             [name, 1, epoch] for name in NAMES for epoch in (1, 2)
         ]
-        for name, run in zip(NAMES, runs, strict=True):
-            rows = table[table["model"] == name].reset_index(drop=True)
-            expected = run.history.iloc[:2]
-            pd.testing.assert_frame_equal(rows[list(expected)], expected, check_dtype=False)
-        # a statistic that the model does not have
         assert table.loc[table["model"] != "dudgan", "loss_contrast"].isna().all()
 
 
 class TestScoreModels:
-    def test_has_a_row_per_run_and_epoch_up_to_the_last_that_all_have(self, scores):
+    def test_has_a_row_per_run_and_epoch(self, scores):
         keys = scores[["model", "seed", "epoch", "images"]].to_numpy().tolist()
         assert keys == [[name, 1, epoch, epoch * PER_EPOCH] for name in NAMES for epoch in (0, 1, 2)]
 
     def test_the_scores_are_those_of_each_generator(self, scores, runs, reference):
-        for run, epoch in [(runs[0], 2), (runs[2], 1)]:
+        for run, epoch in [(runs[0], 2), (runs[3], 1)]:
             expected = evaluate(run.generator(epoch), reference, count=COUNT)
             found = scores[(scores["model"] == run.config.model_name) & (scores["epoch"] == epoch)]
             (row,) = found.to_dict("records")
@@ -138,9 +120,45 @@ class TestScoreModels:
         assert scores.loc[plain, "class_accuracy"].isna().all()
         assert scores.loc[~plain, "class_accuracy"].between(0, 1).all()
 
-    def test_the_final_scores_are_those_of_the_last_epoch(self, scores):
-        expected = scores[scores["epoch"] == 2].reset_index(drop=True)
-        pd.testing.assert_frame_equal(gans.final_scores(scores), expected)
+
+class TestNetworkScores:
+    def made_up(self, fids, recalls, model="dudgan"):
+        """From epoch 0 on; precision falls with the epochs."""
+        return pd.DataFrame(
+            {
+                "model": model, "seed": 3, "epoch": epoch, "images": 0, "fid": fid, "kid": fid / 10,
+                "precision": 1 - epoch / 10, "recall": recall,
+                "class_accuracy": math.nan if model == "dcgan" else epoch / 10,
+            }
+            for epoch, (fid, recall) in enumerate(zip(fids, recalls, strict=True))
+        )  # fmt: skip
+
+    def test_are_means_over_the_last_three_checkpoints_of_fid_on_the_log_scale(self):
+        table = self.made_up([500, 90, 2, 4, 8], [0, 0.9, 0.3, 0.4, 0.5]).sample(frac=1, random_state=1)
+        (row,) = gans.network_scores(table).to_dict("records")
+        assert row == {
+            "model": "dudgan", "seed": 3, "log_fid": pytest.approx(math.log(4)), "kid": pytest.approx(14 / 30),
+            "precision": pytest.approx(0.7), "recall": pytest.approx(0.4), "class_accuracy": pytest.approx(0.3),
+            "collapsed": False,
+        }  # fmt: skip
+
+    def test_never_count_the_untrained_epoch(self):
+        (row,) = gans.network_scores(self.made_up([500, 3, 27], [0, 0.5, 0.5])).to_dict("records")
+        assert row["log_fid"] == pytest.approx(math.log(9))
+
+    @pytest.mark.parametrize(
+        ("fid", "recall", "collapsed"), [(20, 0.1, False), (20.1, 0.5, True), (5, 0.09, True)]
+    )
+    def test_a_collapse_is_seen_at_the_last_checkpoint(self, fid, recall, collapsed):
+        table = self.made_up([9, 300, fid], [0.5, 0.0, recall])  # whatever was before
+        networks = gans.network_scores(table)
+        assert networks["collapsed"].tolist() == [collapsed]
+        assert gans.collapses(networks, "dudgan") == f"{int(collapsed)} of 1"
+
+    def test_of_real_runs_have_a_row_a_network_in_their_order(self, scores):
+        networks = gans.network_scores(scores)
+        assert networks["model"].tolist() == NAMES
+        assert networks["class_accuracy"].isna().tolist() == [True, False, False, False]
 
 
 # --- how many images a model needs
@@ -194,64 +212,48 @@ class TestImagesNeeded:
 # --- each model against another
 
 
-FID = {"dcgan": [30, 20, 10], "conditional-dcgan": [25, 17, 12], "dudgan": [20, 15, 13]}
+LOG_FID = {"dcgan": [3.0, 2.0, 1.0], "conditional-dcgan": [2.5, 1.7, 1.2]}
 
 
-def made_up_final(fid=FID, seeds=None):
-    """Recall is a hundredth of FID and class accuracy a tenth of that; DCGAN has none."""
-    rows = []
-    for model, values in fid.items():
-        for seed, value in zip((seeds or {}).get(model, range(len(values))), values, strict=True):
-            accuracy = math.nan if model == "dcgan" else value / 1000
-            scored = {"fid": value, "kid": value / 10, "precision": 0.5, "recall": value / 100}
-            rows.append({"model": model, "seed": seed, **scored, "class_accuracy": accuracy})
-    return pd.DataFrame(rows)
-
-
-def value_of(compared, model, metric="fid"):
-    (row,) = compared[(compared["model"] == model) & (compared["metric"] == metric)].to_dict("records")
-    return row
+def made_up_networks(log_fid=LOG_FID, seeds=None, accuracy=0.9, collapsed=()):
+    """Recall is a tenth of log FID; DCGAN has no class accuracy; ``collapsed`` are models of which seed 0 did."""
+    return pd.DataFrame(
+        {
+            "model": model, "seed": seed, "log_fid": value, "kid": 0.1, "precision": 0.5, "recall": value / 10,
+            "class_accuracy": math.nan if model == "dcgan" else accuracy,
+            "collapsed": model in collapsed and seed == 0,
+        }
+        for model, values in log_fid.items()
+        for seed, value in zip((seeds or {}).get(model, range(len(values))), values, strict=True)
+    )  # fmt: skip
 
 
 class TestCompareModels:
-    def test_is_the_mean_of_the_paired_differences_of_every_metric_that_both_have(self):
-        """By hand: -5, -3 and 2; -5, -2 and 1."""
-        compared = gans.compare_models(made_up_final())
-        assert compared[["model", "metric"]].to_numpy().tolist() == [
-            *(["conditional-dcgan", metric] for metric in gans.METRICS if metric != "class_accuracy"),
-            *(["dudgan", metric] for metric in gans.METRICS),
-        ]
-        assert value_of(compared, "conditional-dcgan")["estimate"] == pytest.approx(-2)
-        row = value_of(compared, "dudgan")
-        expected = paired_difference_interval(FID["dudgan"], FID["conditional-dcgan"])
+    def test_has_students_interval_of_the_paired_differences_and_their_spread(self):
+        """By hand: -0.5, -0.3 and 0.2."""
+        differences = [-0.5, -0.3, 0.2]
+        compared = gans.compare_models(made_up_networks().sample(frac=1, random_state=0))
+        assert compared["metric"].tolist() == list(gans.METRICS)[:3]  # DCGAN has no class accuracy
+        row = compared.iloc[0].to_dict()
+        low, high = stats.t.interval(0.95, 2, np.mean(differences), stats.sem(differences))
         assert row == {
-            "model": "dudgan", "to": "conditional-dcgan", "metric": "fid", "estimate": pytest.approx(-2),
-            "low": expected.low, "high": expected.high, "n": 3,
+            "model": "conditional-dcgan", "to": "dcgan", "metric": "log_fid", "estimate": pytest.approx(-0.2),
+            "low": pytest.approx(low), "high": pytest.approx(high), "sd": pytest.approx(np.std(differences, ddof=1)),
+            "p": 0.5, "n": 3,
         }  # fmt: skip
-        assert value_of(compared, "dudgan", "class_accuracy")["estimate"] == pytest.approx(-0.002)
 
-    def test_pairs_by_seed_whatever_the_order_of_the_rows(self):
-        """A constant difference has no width only where every seed meets itself."""
-        fid = {"conditional-dcgan": [3.0, 9.0, 4.0, 1.0], "dudgan": [1.0, 7.0, 2.0, -1.0]}
-        table = made_up_final(fid).sample(frac=1, random_state=0, ignore_index=True)
-        row = value_of(gans.compare_models(table), "dudgan")
-        assert (row["estimate"], row["low"], row["high"], row["n"]) == (-2, -2, -2, 4)
-
-    def test_seeds_and_scores_that_one_of_both_lacks_are_left_out(self):
-        seeds = {"conditional-dcgan": [0, 1, 2], "dudgan": [2, 5, 0]}  # 20 - 12 and 13 - 25
-        final = made_up_final(seeds=seeds)
-        row = value_of(gans.compare_models(final), "dudgan")
-        assert (row["n"], row["estimate"]) == (2, pytest.approx(-2))
-        final.loc[(final["model"] == "dudgan") & (final["seed"] == 2), "fid"] = math.nan
-        row = value_of(gans.compare_models(final), "dudgan")
-        assert (row["n"], row["estimate"]) == (1, pytest.approx(-12))
-        assert math.isnan(row["low"])
-        assert math.isnan(row["high"])
+    def test_seeds_that_one_of_both_lacks_are_left_out(self):
+        networks = made_up_networks(seeds={"dcgan": [0, 1, 2], "conditional-dcgan": [2, 5, 0]})
+        assert gans.paired(networks, "conditional-dcgan", "dcgan") == pytest.approx([1.2 - 3, 2.5 - 1])
+        networks.loc[networks["seed"] == 2, "log_fid"] = math.nan
+        row = gans.compare_models(networks).iloc[0]
+        assert (row["n"], row["estimate"]) == (1, pytest.approx(1.2 - 3))
+        assert row[["low", "high", "sd"]].isna().all()
 
     def test_without_a_pair_the_table_is_empty_with_its_columns(self):
-        compared = gans.compare_models(made_up_final({name: FID[name] for name in ("dcgan", "dudgan")}))
+        compared = gans.compare_models(made_up_networks({"dcgan": [1.0], "dudgan": [2.0]}))
         assert compared.empty
-        assert list(compared) == ["model", "to", "metric", "estimate", "low", "high", "n"]
+        assert list(compared) == ["model", "to", "metric", "estimate", "low", "high", "sd", "p", "n"]
 
 
 # --- what D saw
@@ -260,7 +262,7 @@ class TestCompareModels:
 def run_with(states, name="diffusion-gan", seed=0):
     """Stands for a run whose D's diffusion after each epoch is ``states[epoch]``."""
     config = SimpleNamespace(model_name=name, seed=seed)
-    return SimpleNamespace(diffusion=states.get, config=config)
+    return SimpleNamespace(diffusion=states.get, config=config, epochs=[0, 1, 2])
 
 
 def state(horizon, *times, sigma=0.0):
@@ -338,9 +340,9 @@ class TestDiversity:
 
     def test_of_inputs_it_is_over_that_of_the_images(self, pictures):
         images = pictures[:50]
-        states = {epoch: state(100 * epoch, 100 * epoch, sigma=0.1) for epoch in range(1, 4)}
+        states = {epoch: state(100 * epoch, 100 * epoch, sigma=0.1) for epoch in range(3)}
         without = run_with({}, name="dudgan-no-discriminator-diffusion")
-        table = gans.input_diversity([without, run_with(states, seed=4)], images, 2)
+        table = gans.input_diversity([without, run_with(states, seed=4)], images)
         assert table.iloc[:, :4].to_numpy().tolist() == [
             ["diffusion-gan", 4, 1, 100], ["diffusion-gan", 4, 2, 200]
         ]  # fmt: skip
@@ -351,9 +353,18 @@ class TestDiversity:
             assert row["dimensions"] == pytest.approx(seen["dimensions"] / clean["dimensions"])
 
     def test_without_a_diffusion_the_table_is_empty_with_its_columns(self, pictures):
-        table = gans.input_diversity([run_with({})], pictures[:5], 2)
+        table = gans.input_diversity([run_with({})], pictures[:5])
         assert table.empty
         assert list(table) == ["model", "seed", "epoch", "horizon", "variance", "dimensions"]
+
+
+@pytest.mark.parametrize(("epochs", "half"), [(4, 20), (5, 30), (1, 10)])
+def test_the_horizon_by_half_of_the_training_is_that_of_the_first_epoch_that_ends_no_earlier(epochs, half):
+    rows = [["dudgan", seed, epoch, 10 * epoch + seed] for seed in (0, 1) for epoch in range(1, epochs + 1)]
+    table = gans.horizons(pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon"]))
+    assert table[["seed", "half", "largest", "last"]].to_numpy().tolist() == [
+        [seed, half + seed, 10 * epochs + seed, 10 * epochs + seed] for seed in (0, 1)
+    ]
 
 
 # --- images of every class
@@ -398,31 +409,36 @@ class TestSamplesByClass:
 
     def test_a_real_runs_samples_are_of_that_epoch(self, runs, reference):
         """A conditional generator is told 0 to 9, and again."""
-        asked = gans.samples_by_class(runs[2], 2, reference, 2)
-        made = draw(runs[2].generator(2), 20)
+        asked = gans.samples_by_class(runs[3], 2, reference, 2)
+        made = draw(runs[3].generator(2), 20)
         assert torch.equal(asked, made.unflatten(0, (2, 10)).transpose(0, 1))
 
 
 # --- charts
 
 
-def make_scores(seeds, models=(*NAMES, ABLATION)):
-    """FID falls with the epochs and the models; DCGAN has no class accuracy."""
+SHOWN = [name for name, known in MODELS.items() if not known.variant]
+
+
+def make_scores(seeds):
+    """Of every model; FID falls with the epochs and the models, and DCGAN has no class accuracy."""
     return pd.DataFrame(
         {
             "model": model, "seed": seed, "epoch": epoch, "images": 3000 * epoch,
-            "fid": 60.0 - 10 * place - 5 * epoch + seed, "kid": 1 / (place + 1) + 0.01 * seed,
-            "precision": 0.2 + 0.1 * place, "recall": 0.1 * (place + 1) + 0.02 * epoch + 0.01 * seed,
-            "class_accuracy": 0.2 * place + 0.01 * seed if place else math.nan,
+            "fid": 60.0 - 4 * place - 5 * epoch + seed, "kid": 1 / (place + 1) + 0.01 * seed,
+            "precision": 0.2 + 0.05 * place, "recall": 0.08 * (place + 1) + 0.02 * epoch + 0.01 * seed,
+            "class_accuracy": 0.1 * place + 0.01 * seed if place else math.nan,
         }
-        for place, model in enumerate(models) for seed in seeds for epoch in (0, 1, 2)
+        for place, model in enumerate(MODELS) for seed in seeds for epoch in (0, 1, 2)
     )  # fmt: skip
 
 
 def make_histories(seeds):
     """What a model does not have is missing."""
     rows = make_scores(seeds).query("epoch > 0")
-    noised, classified = (rows["model"].isin(models) for models in (NAMES[2:], NAMES[3:]))
+    parts = {name: known.model for name, known in MODELS.items() if known.model is not None}
+    noised = rows["model"].isin(name for name, model in parts.items() if model.diffusion)
+    classified = rows["model"].isin(name for name, model in parts.items() if model.classifier)
     return rows[["model", "seed", "epoch"]].assign(
         loss_discriminator=rows["fid"],
         loss_generator=2 * rows["fid"],
@@ -436,12 +452,12 @@ def make_histories(seeds):
 
 def draw_chart(name, seeds):
     scores = make_scores(seeds)
-    final = gans.final_scores(scores)
+    networks = gans.network_scores(scores)
     return {
-        "scores": lambda: gans.score_chart(final),
-        "differences": lambda: gans.difference_chart(gans.compare_models(final), final),
+        "scores": lambda: gans.score_chart(networks),
+        "differences": lambda: gans.difference_chart(gans.compare_models(networks), networks),
         "progress": lambda: gans.progress_chart(scores),
-        "curves": lambda: gans.model_curves(make_histories(seeds), 0.6),
+        "curves": lambda: gans.model_curves(make_histories(seeds)),
     }[name]()
 
 
@@ -468,188 +484,213 @@ class TestCharts:
 
     SEEDS = (0, 1, 4)
 
-    def test_scores_have_a_row_a_model_with_a_tick_a_network_and_a_mark_at_the_mean(self):
-        figure, final = draw_chart("scores", self.SEEDS), gans.final_scores(make_scores(self.SEEDS))
-        assert texts(figure.axes[0].get_yticklabels()) == [*NAMES, ABLATION]
+    def test_scores_have_a_row_a_model_with_its_collapses_a_tick_a_network_and_a_mark_at_the_mean(self):
+        figure = draw_chart("scores", self.SEEDS)
+        networks = gans.network_scores(make_scores(self.SEEDS))
+        labels = [f"{model}\n{gans.collapses(networks, model)} collapsed" for model in MODELS]
+        assert texts(figure.axes[0].get_yticklabels()) == labels
         for axes, metric in zip(figure.axes, gans.METRICS, strict=True):
-            for place, model in enumerate([*NAMES, ABLATION]):
-                values = final.loc[final["model"] == model, metric].dropna().tolist()
+            for place, model in enumerate(MODELS):
+                values = networks.loc[networks["model"] == model, metric].dropna().tolist()
                 assert marks(axes, "|", place) == pytest.approx(values)
                 assert marks(axes, "o", place) == pytest.approx([np.mean(values)] if values else [])
-        assert [texts(axes.texts) for axes in figure.axes] == [[]] * 4 + [["unconditional"]]
+        assert [texts(axes.texts) for axes in figure.axes] == [[]] * 3 + [["unconditional"]]
 
-    def test_differences_have_a_row_a_pair_with_ticks_a_mark_and_its_interval(self):
-        final = gans.final_scores(make_scores(self.SEEDS))
-        final = final[(final["model"] != "dudgan") | (final["seed"] > 0)]  # a seed without a partner
-        final["fid"] += final["seed"] * np.where(final["model"] == "dudgan", 0.5, 0)  # so that it has a width
-        compared = gans.compare_models(final)
-        axes = gans.difference_chart(compared, final).axes[0]
-        pairs = gans.compared_with(final["model"])
+    def test_differences_have_a_row_a_pair_with_ticks_a_mark_its_interval_and_spread(self):
+        networks = gans.network_scores(make_scores(self.SEEDS))
+        networks = networks[
+            (networks["model"] != "dudgan") | (networks["seed"] > 0)
+        ]  # a seed without a partner
+        compared = gans.compare_models(networks)
+        axes = gans.difference_chart(compared, networks).axes[0]
+        pairs = gans.compared_with(networks["model"])
         assert texts(axes.get_yticklabels()) == [f"{model}\n− {to}" for model, to in pairs.items()]
-        wide = final.pivot_table("fid", "seed", "model")
-        rows = compared[compared["metric"] == "fid"].itertuples()
+        rows = list(compared[compared["metric"] == "log_fid"].itertuples())
+        assert texts(axes.texts) == [f"sd {row.sd:.2g}" for row in rows]
         for place, ((model, to), row, drawn) in enumerate(
             zip(pairs.items(), rows, axes.containers, strict=True)
         ):
-            singles = (wide[model] - wide[to]).dropna()
-            assert marks(axes, "|", place)[: len(singles)] == pytest.approx(singles.tolist())
-            assert marks(axes, "o", place) == pytest.approx([singles.mean()])
-            (segment,) = drawn.lines[2][0].get_segments()
-            assert segment[:, 0].tolist() == pytest.approx([row.low, row.high])
+            singles = gans.paired(networks, model, to)
+            assert marks(axes, "|", place)[: len(singles)] == pytest.approx(singles)
+            assert marks(axes, "o", place) == pytest.approx([np.mean(singles)])
+            segments = drawn.lines[2][0].get_segments()
+            if row.n > 2:
+                assert segments[0][:, 0].tolist() == pytest.approx([row.low, row.high])
 
-    @pytest.mark.parametrize("change", [-300.0, -0.4, 0.05])
-    def test_every_difference_is_within_the_axes(self, change):
-        """Also a small gain, which lies just below 0."""
-        final = gans.final_scores(make_scores(self.SEEDS, NAMES[:2]))
-        final["fid"] = np.where(final["model"] == "dcgan", 400.0, 400.0 + change)
-        axes = gans.difference_chart(gans.compare_models(final), final).axes[0]
-        low, high = axes.get_xlim()
-        assert marks(axes, "o", 0) == pytest.approx([change])
-        assert low <= min(0, change) <= max(0, change) <= high
-
-    def test_progress_has_means_by_images_without_the_untrained_and_the_ablations(self):
+    def test_progress_has_means_by_images_without_the_untrained_and_the_variants(self):
         scores = make_scores(self.SEEDS)
+        scores["log_fid"] = np.log(scores["fid"])
         figure = draw_chart("progress", self.SEEDS)
-        for axes, metric in zip(figure.axes, ("fid", "recall", "class_accuracy"), strict=True):
+        for axes, metric in zip(figure.axes, ("log_fid", "recall", "class_accuracy"), strict=True):
             lines = named_lines(axes)
-            assert list(lines) == NAMES[metric == "class_accuracy" :]
+            assert list(lines) == SHOWN[metric == "class_accuracy" :]
             for model, values in lines.items():
                 rows = scores[(scores["model"] == model) & (scores["epoch"] > 0)]
                 assert values == pytest.approx(rows.groupby("epoch")[metric].mean().tolist())
             assert {tuple(line.get_xdata()) for line in axes.lines if line.get_ls() == "-"} == {(3.0, 6.0)}
 
-    def test_curves_have_losses_by_model_and_below_what_only_some_models_have(self):
-        figure = draw_chart("curves", self.SEEDS)
+    def test_curves_have_each_model_where_it_has_such_a_number(self):
         table = make_histories(self.SEEDS)
-        for axes, model in zip(figure.axes[:4], NAMES, strict=True):
-            assert axes.get_title() == model
+        *by_model, contrast = map(named_lines, draw_chart("curves", self.SEEDS).axes)
+        loss_d, loss_g, gap, overconfidence, horizon = by_model
+        assert list(loss_d) == list(loss_g) == list(gap) == SHOWN
+        for model in SHOWN:
             rows = table[table["model"] == model].groupby("epoch")["loss_discriminator"].mean()
-            assert named_lines(axes)["D"] == pytest.approx(rows.tolist())
-            assert named_lines(axes)["G"] == pytest.approx((2 * rows).tolist())
-        gap, overconfidence, horizon, contrast = map(named_lines, figure.axes[4:])
-        assert list(gap) == NAMES
+            assert loss_d[model] == pytest.approx(rows.tolist())
+            assert loss_g[model] == pytest.approx((2 * rows).tolist())
         assert gap["dudgan"] == pytest.approx([0.9 - 0.05 / 3 - 0.1, 0.9 - 0.05 / 3 - 0.2])
         assert list(overconfidence) == ["diffusion-gan", "dudgan"]
-        assert list(horizon) == ["D, diffusion-gan", "D, dudgan", "C, dudgan"]
-        assert horizon["D, dudgan"] == [100, 200]
+        assert list(horizon) == ["diffusion-gan", "dudgan", "C, dudgan"]
+        assert horizon["dudgan"] == [100, 200]
         assert list(contrast) == list(gans.CONTRAST_LABELS.values())
 
-    def test_dcgan_alone_leaves_the_other_panels_empty(self):
-        figure = gans.model_curves(make_histories((0,)).query("model == 'dcgan'"), None)
-        assert [axes.axison for axes in figure.axes[:4]] == [True, False, False, False]
-        assert [len(axes.lines) for axes in figure.axes[5:]] == [0, 0, 0]  # no target either
+    def test_a_model_has_one_colour_in_all_charts(self):
+        by_name = [
+            next(line for line in draw_chart(name, (0,)).axes[0].lines if line.get_label() == "dudgan")
+            for name in ("progress", "curves")
+        ]
+        row = list(MODELS).index("dudgan")
+        marked = [line for line in draw_chart("scores", (0,)).axes[0].lines if line.get_marker() == "o"]
+        assert {line.get_color() for line in by_name} == {marked[row].get_color()}
 
 
 # --- P2 and P3
 
 
-def outcomes(claim):
-    return [finding.outcome for finding in claim.findings]
+ZIGZAG = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1])  # of mean 0
+# differences of twelve networks, and the verdict on them
+DIFFERENCES = {
+    "lower": (-0.4 + 0.1 * ZIGZAG, "reproduced"),
+    "lower, though by less than counts": (-0.05 + 0.01 * ZIGZAG, "reproduced"),
+    "higher": (0.4 + 0.1 * ZIGZAG, "not reproduced"),
+    "equal": (0.01 + 0.2 * ZIGZAG, "not reproduced"),
+    "neither": (-0.2 + 0.5 * ZIGZAG, "inconclusive"),
+    "two networks": ([-0.4, -0.5], "inconclusive"),
+    "none": ([], "inconclusive"),
+}
+each_difference = pytest.mark.parametrize(("differences", "verdict"), DIFFERENCES.values(), ids=DIFFERENCES)
 
 
-def make_compared(changes, *, n=5):
-    """``changes[model, metric]`` is (estimate, low, high)."""
-    rows = [[model, "conditional-dcgan", metric, *change, n] for (model, metric), change in changes.items()]
-    return pd.DataFrame(rows, columns=["model", "to", "metric", "estimate", "low", "high", "n"])
+def judged_networks(model, to, differences, **more):
+    """Networks of both whose log FIDs differ so, on top of what differs from seed to seed."""
+    base = 2 + 0.3 * np.arange(len(differences)) % 0.7
+    log_fid = {"dcgan": [2.0], to: base, model: base + np.asarray(differences)}
+    return made_up_networks(log_fid, **more)
 
 
-ABOVE, BELOW, ABOUT_0, NO_BOUNDS = (2, 1, 3), (-2, -3, -1), (0.5, -1, 2), (2, math.nan, math.nan)
-UP_TO_0, FROM_0 = (-0.5, -1, 0), (0.5, 0, 1)
-# the outcome where a higher value is better, and where a lower one is
-CHANGES = [
-    (ABOVE, "holds", "fails"), (BELOW, "fails", "holds"), (ABOUT_0, "unclear", "unclear"),
-    (NO_BOUNDS, "unclear", "unclear"), (UP_TO_0, "unclear", "unclear"), (FROM_0, "unclear", "unclear"),
-]  # fmt: skip
-MORE, LESS, MIXED = [1.5, 1.4, 1.6, 1.5, 1.45], [0.5, 0.4, 0.6, 0.5, 0.45], [1.5, 0.6, 0.9, 1.3, 0.8]
-each_change = pytest.mark.parametrize(("change", "if_higher", "if_lower"), CHANGES)
+def made_up_inputs(half=255, model="diffusion-gan"):
+    """Twelve networks over ten epochs; T reaches ``half`` with the fifth."""
+    return pd.DataFrame(
+        {
+            "model": model, "seed": seed, "epoch": epoch, "horizon": half * epoch / 5,
+            "variance": 0.7 + 0.01 * seed, "dimensions": 1.2 + 0.01 * seed,
+        }
+        for seed in range(12) for epoch in range(1, 11)
+    )  # fmt: skip
 
 
 class TestDiffusion:
     """P2."""
 
-    GAINS = {("diffusion-gan", "fid"): BELOW, ("diffusion-gan", "recall"): ABOVE}  # noqa: RUF012
+    def judge(self, differences, inputs=None, **more):
+        networks = judged_networks("diffusion-gan", "conditional-dcgan", differences, **more)
+        return gans.judge_diffusion(networks, made_up_inputs() if inputs is None else inputs)
 
-    def inputs(self, variance=MORE, dimensions=MORE, model="diffusion-gan"):
-        """Ratios by seed, over two epochs that lie 0.2 about them and at 50 below and above a horizon of 100."""
-        return pd.DataFrame(
-            {
-                "model": model, "seed": seed, "epoch": epoch, "horizon": 100 + sign * 50,
-                "variance": one + 0.2 * sign, "dimensions": other - 0.2 * sign,
-            }
-            for seed, (one, other) in enumerate(zip(variance, dimensions, strict=True))
-            for epoch, sign in ((1, -1), (2, 1))
-        )  # fmt: skip
+    @each_difference
+    def test_is_judged_by_the_interval_and_by_equivalence(self, differences, verdict):
+        assert self.judge(differences).verdict == verdict
 
-    def judge(self, gains=None, n=5, **inputs):
-        return gans.judge_diffusion(self.inputs(**inputs), make_compared(self.GAINS | (gains or {}), n=n))
+    def test_the_effect_is_students_interval_of_the_paired_differences_and_beside_it_stands_what_explains(
+        self,
+    ):
+        differences, _ = DIFFERENCES["lower"]
+        claim = self.judge(differences, collapsed=["conditional-dcgan"])
+        low, high = stats.t.interval(0.95, 11, -0.4, stats.sem(differences))
+        assert (claim.name, claim.effect.n) == ("P2", 12)
+        assert (claim.effect.estimate, claim.effect.low, claim.effect.high) == pytest.approx(
+            (-0.4, low, high)
+        )
+        assert "FID times 0.67" in claim.sentence
+        beside = claim.beside
+        for name, mean in {
+            "recall": -0.04,
+            "variance of D's input over the images' own": 0.755,
+            "dimensions of D's input over the images' own": 1.255,
+        }.items():
+            assert (beside[name].estimate, beside[name].n) == (pytest.approx(mean), 12)
+        assert beside["T by half of the training"] == "255"
+        collapsed = [
+            beside[f"networks of {name} that collapsed"] for name in ("diffusion-gan", "conditional-dcgan")
+        ]
+        assert collapsed == ["0 of 12", "1 of 12"]
 
-    def test_holds_where_inputs_and_images_are_more_diverse_and_the_fid_lower(self):
-        claim = self.judge()
-        assert outcomes(claim) == ["holds"] * 4
-        assert (claim.name, claim.verdict) == ("P2", "reproduced")
+    def test_undecided_it_says_how_many_networks_it_would_take(self):
+        assert "networks to decide" in self.judge(DIFFERENCES["neither"][0]).sentence
 
     @pytest.mark.parametrize(
-        ("values", "outcome"), [(MORE, "holds"), (LESS, "fails"), (MIXED, "unclear"), ([1.0] * 5, "unclear")]
+        ("inputs", "reached"),
+        [
+            (made_up_inputs(half=249), "249"),
+            (pd.concat([made_up_inputs(half=400), made_up_inputs(half=24).assign(seed=99)]), "24"),
+            (made_up_inputs(model="dudgan"), "nan"),
+        ],
+        ids=["no T", "one network's T", "no such network"],
     )
-    @pytest.mark.parametrize(("place", "name"), [(0, "variance"), (1, "dimensions")])
-    def test_inputs_are_judged_by_whether_their_ratio_exceeds_1(self, place, name, values, outcome):
-        found = outcomes(self.judge(**{name: values}))
-        assert found.pop(place) == outcome
-        assert found == ["holds"] * 3
+    def test_without_a_horizon_that_rose_it_is_not_judged(self, inputs, reached):
+        claim = self.judge(DIFFERENCES["lower"][0], inputs)
+        assert claim.verdict == "inconclusive"
+        assert claim.sentence == f"not judged: T was {reached} by half of the training, not 250"
+        assert math.isnan(claim.effect.estimate)
 
-    @each_change
-    def test_a_lower_fid_and_a_higher_recall_are_better(self, change, if_higher, if_lower):
-        changes = {("diffusion-gan", "fid"): change, ("diffusion-gan", "recall"): change}
-        assert outcomes(self.judge(changes)) == ["holds", "holds", if_lower, if_higher]
+    def test_a_horizon_at_exactly_half_has_risen(self):
+        assert self.judge(DIFFERENCES["lower"][0], made_up_inputs(half=250)).verdict == "reproduced"
 
-    def test_a_seeds_ratio_is_its_mean_over_epochs_and_the_effect_what_exceeds_1(self):
-        finding = self.judge(variance=MIXED).findings[0]
-        low, high = stats.t.interval(0.95, 4, np.mean(MIXED) - 1, stats.sem(MIXED))
-        effect = finding.effect
-        assert (effect.estimate, effect.low, effect.high) == pytest.approx((np.mean(MIXED) - 1, low, high))
-        assert (effect.n, effect.unit) == (5, "seeds")
-        assert "is 1.02 (mean over epochs, at a mean horizon T of 100)" in finding.sentence
-
-    @pytest.mark.parametrize("count", [1, 4])
-    def test_fewer_than_five_networks_decide_nothing(self, count):
-        for values in (MORE, LESS):
-            claim = self.judge(n=count, variance=values[:count], dimensions=values[:count])
-            assert outcomes(claim) == ["unclear"] * 4
-
-    def test_other_models_do_not_count_also_alone(self):
-        inputs = pd.concat([self.inputs(), self.inputs(LESS, LESS, model="dudgan")])
-        gains = make_compared({("dudgan", "fid"): ABOVE, ("dudgan", "recall"): BELOW} | self.GAINS)
-        assert outcomes(gans.judge_diffusion(inputs, gains)) == ["holds"] * 4
-
-        gains = make_compared({("dudgan", "fid"): BELOW})
-        assert outcomes(gans.judge_diffusion(self.inputs(model="dudgan"), gains)) == ["unclear"] * 4
+    @pytest.mark.parametrize(("accuracy", "judged"), [(0.85, True), (0.849, False)])
+    def test_nothing_is_compared_with_a_conditional_dcgan_that_errs_in_the_class(self, accuracy, judged):
+        claim = self.judge(DIFFERENCES["lower"][0], accuracy=accuracy)
+        assert claim.verdict == ("reproduced" if judged else "inconclusive")
+        message = "not judged: conditional-dcgan has a mean class accuracy of 0.849, below 0.85"
+        assert judged or claim.sentence == message
 
 
 class TestDudgan:
     """P3."""
 
-    def judge(self, fid=BELOW, accuracy=ABOVE, **options):
-        found = {("dudgan", "fid"): fid, ("dudgan", "class_accuracy"): accuracy}
-        return gans.judge_dudgan(make_compared(found, **options))
+    TO = "conditional-dcgan-averaged"
 
-    @each_change
-    def test_holds_where_the_fid_is_lower_and_the_class_accuracy_higher(self, change, if_higher, if_lower):
-        assert outcomes(self.judge(fid=change)) == [if_lower, "holds"]
-        assert outcomes(self.judge(accuracy=change)) == ["holds", if_higher]
+    def judge(self, differences, **more):
+        return gans.judge_dudgan(judged_networks("dudgan", self.TO, differences, **more))
 
-    def test_the_verdict_is_over_both(self):
-        claim = self.judge()
-        assert (claim.name, claim.verdict) == ("P3", "reproduced")
-        assert self.judge(BELOW, BELOW).verdict == "partly"
-        assert self.judge(ABOVE, BELOW).verdict == "not reproduced"
-        assert self.judge(ABOVE, ABOUT_0).verdict == "inconclusive"
+    @each_difference
+    def test_is_judged_by_the_interval_and_by_equivalence(self, differences, verdict):
+        assert self.judge(differences).verdict == verdict
 
-    @pytest.mark.parametrize(("n", "outcome"), [(1, "unclear"), (4, "unclear"), (5, "holds")])
-    def test_fewer_than_five_pairs_decide_nothing(self, n, outcome):
-        assert outcomes(self.judge(n=n)) == [outcome] * 2
-        assert outcomes(self.judge(ABOVE, BELOW, n=n)) == ["unclear" if n < 5 else "fails"] * 2
+    def test_an_interval_below_0_is_not_enough_without_the_sign_flip(self):
+        """Four networks that agree: p is 1 in 8 at best."""
+        claim = self.judge([-0.4, -0.5, -0.45, -0.42])
+        assert claim.effect.high < 0
+        assert (claim.verdict, claim.beside["p of the sign flip"]) == ("inconclusive", "0.12")
 
-    @pytest.mark.parametrize("metric", ["fid", "class_accuracy"])
-    def test_a_score_that_was_not_compared_is_unclear(self, metric):
-        claim = gans.judge_dudgan(make_compared({("dudgan", metric): BELOW}))
-        assert outcomes(claim)[metric == "fid"] == "unclear"
+    def test_without_the_sign_flip_equivalence_still_fails_it(self):
+        claim = self.judge([-0.05, -0.052, -0.051, -0.053])
+        assert claim.effect.high < 0
+        assert claim.verdict == "not reproduced"
+
+    def test_beside_it_stand_collapses_and_the_plain_conditional_dcgan(self):
+        networks = judged_networks("dudgan", self.TO, DIFFERENCES["lower"][0], collapsed=["dudgan"])
+        plain = networks[networks["model"] == "dudgan"].assign(model="conditional-dcgan", collapsed=False)
+        beside = gans.judge_dudgan(pd.concat([networks, plain.assign(log_fid=plain["log_fid"] + 1)])).beside
+        assert beside["p of the sign flip"] == "0.00049"  # 2 of 2^12
+        assert beside["log FID minus conditional-dcgan's"].estimate == pytest.approx(-1)
+        collapsed = [beside[f"networks of {name} that collapsed"] for name in ("dudgan", self.TO)]
+        assert collapsed == ["1 of 12", "0 of 12"]
+
+    def test_errors_in_the_class_of_either_conditional_dcgan_count(self):
+        networks = judged_networks("dudgan", self.TO, DIFFERENCES["lower"][0])
+        plain = networks[networks["model"] == "dudgan"].assign(model="conditional-dcgan", class_accuracy=0.5)
+        claim = gans.judge_dudgan(pd.concat([networks, plain]))
+        assert (
+            claim.sentence == "not judged: conditional-dcgan has a mean class accuracy of 0.500, below 0.85"
+        )
+        claim = self.judge(DIFFERENCES["lower"][0], accuracy=0.6)
+        assert claim.sentence.startswith(f"not judged: {self.TO} has a mean class accuracy of 0.600")

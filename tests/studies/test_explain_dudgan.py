@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -12,18 +13,18 @@ from helpers import assert_nothing_is_cut_off, draw, refused
 from scipy import stats
 
 from gradcam_gan.data import load_images
-from gradcam_gan.explaining.measures import COLUMNS
+from gradcam_gan.explaining.measures import digit_mask
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import LATENT_SEED
 from gradcam_gan.studies import explain_dudgan as dudgan
 from gradcam_gan.studies.panels import Panel
-from gradcam_gan.studies.readings import ALL_READINGS
 from gradcam_gan.studies.style import GAP, PAGE, heatmap_grid
 from gradcam_gan.training.loop import fixed_latents
 
 LABELS = torch.tensor([3, 0, 9, 3, 7, 9])  # one comes again, and 9 is followed by 0
-FAKE = Reading("hirescam", "reference", "fake")
+FAKE = Reading("hirescam", "reference", "fake", "norm3")  # differs from a reading's defaults in everything
+BOTH = [replace(FAKE, method=method) for method in METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ class TestTimesPanels:
             assert len(panel.table) == 2 * 4 * 3
             for row, epoch in enumerate([2, 1]):
                 for column, time in enumerate(self.TIMES[epoch]):
-                    explained = d.explain(three, [epoch], labels=told, time=time)
+                    explained = d.explain(three, [epoch], layers=["norm3"], labels=told, time=time)
                     torch.testing.assert_close(panel.maps[row, column::4], explained.maps(reading)[0])
                     assert torch.equal(panel.seen[row, column::4], d.diffused(three, epoch, time))
                     cells = panel.table[(panel.table["epoch"] == epoch) & (panel.table["time"] == time)]
@@ -111,9 +112,7 @@ class TestTimesPanels:
 
 
 def test_networks_panel_has_d_and_c_told_the_right_and_the_next_class(explainers, images, passes):
-    panel = dudgan.networks_panel(
-        explainers["d"], explainers["c"], images, LABELS, list("abcdef"), 1, "reference", "hirescam"
-    )
+    panel = dudgan.networks_panel(explainers["d"], explainers["c"], images, LABELS, list("abcdef"), 1, FAKE)
     assert len(passes) == 3
     wrong = torch.tensor([4, 1, 0, 4, 8, 0])
     expected = {
@@ -127,7 +126,7 @@ def test_networks_panel_has_d_and_c_told_the_right_and_the_next_class(explainers
     assert panel.rows == list(expected)
     assert panel.columns == list("abcdef")
     for maps, (row, (network, evidence, told)) in zip(panel.maps, expected.items(), strict=True):
-        explained = explainers[network].explain(images, [1], labels=told)
+        explained = explainers[network].explain(images, [1], layers=["norm3"], labels=told)
         reading = replace(FAKE, evidence=evidence)
         torch.testing.assert_close(maps, explained.maps(reading)[0])
         assert_table_holds(panel.table[panel.table["row"] == row], explained, reading)
@@ -143,7 +142,7 @@ def test_models_panel_has_a_column_per_model_and_image(explainers, images, passe
     for (i, (one, model)), (row, epoch) in product(
         enumerate(zip(shown, ["dcgan", "model"], strict=True)), enumerate([2, 0])
     ):
-        explained = one.explain(images[:3], [epoch], labels=LABELS[:3])
+        explained = one.explain(images[:3], [epoch], layers=["norm3"], labels=LABELS[:3])
         torch.testing.assert_close(panel.maps[row, 3 * i : 3 * i + 3], explained.maps(FAKE)[0])
         rows = panel.table[(panel.table["model"] == model) & (panel.table["epoch"] == epoch)]
         assert_table_holds(rows, explained, FAKE)
@@ -190,16 +189,16 @@ def test_the_next_of_the_class_goes_around_and_a_lone_one_is_its_own():
 class TestAgreement:
     def test_it_is_the_correlation_of_the_signed_maps(self, explainers, images):
         d, c = explainers["d"], explainers["c"]
-        table = dudgan.agreement(d, c, images, SOME, 2, "reference", METHODS)
-        for_real, _ = d.signed(images, 2, "reference", labels=SOME)
-        for_class, _ = c.signed(images, 2, "reference", labels=SOME)
+        table = dudgan.agreement(d, c, images, SOME, 2, BOTH)
+        for_real, _ = d.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
+        for_class, _ = c.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
         assert list(dict.fromkeys(table["method"])) == list(METHODS)
         for method, rows in table.groupby("method"):
             assert rows["image"].tolist() == list(range(6))
             assert rows["label"].tolist() == SOME.tolist()
-            expected = correlations(for_real[method], for_class[method])
+            expected = correlations(for_real["norm3", method], for_class["norm3", method])
             np.testing.assert_allclose(rows["correlation"], expected, atol=1e-4)
-            chance = np.array(correlations(for_real[method], for_class[method][NEXT]))
+            chance = np.array(correlations(for_real["norm3", method], for_class["norm3", method][NEXT]))
             chance[5] = np.nan  # the only one of its class
             np.testing.assert_allclose(rows["chance"], chance, atol=1e-4)
 
@@ -208,7 +207,7 @@ class TestAgreement:
         d, c = (
             SimpleNamespace(
                 explain=lambda *_, maps=maps, **__: SimpleNamespace(
-                    signed={(7, "running", "hirescam"): torch.stack(maps)}
+                    signed_at=lambda epoch, reading: torch.stack(maps)
                 )
             )
             for maps in (
@@ -216,7 +215,7 @@ class TestAgreement:
                 [2 * pattern + 1, -pattern, flat, pattern, pattern.T, pattern],
             )
         )
-        table = dudgan.agreement(d, c, images, SOME, 7, "running", ["hirescam"])
+        table = dudgan.agreement(d, c, images, SOME, 7, [FAKE])
         across = np.corrcoef(pattern.flatten(), pattern.T.flatten())[0, 1]
         np.testing.assert_allclose(table["correlation"], [1, -1, np.nan, np.nan, across, 1], rtol=1e-5)
         np.testing.assert_allclose(table["chance"], [-1, 1, across, np.nan, np.nan, np.nan], rtol=1e-5)
@@ -224,15 +223,16 @@ class TestAgreement:
 
 def test_told_each_class_has_the_logits_and_maps_of_d_told_that_class(explainers, images):
     d = explainers["d"]
-    table = dudgan.told_each_class(d, images, LABELS, 2, "reference", "hirescam")
-    right, scores = d.signed(images, 2, "reference", labels=LABELS)
+    told_norm3 = partial(d.signed, images, 2, "reference", layers=["norm3"])
+    table = dudgan.told_each_class(d, images, LABELS, 2, FAKE)
+    right, scores = told_norm3(labels=LABELS)
     for told, rows in table.groupby("told"):
         assert rows["image"].tolist() == list(range(6))
         assert rows["label"].tolist() == LABELS.tolist()
-        maps, logits = d.signed(images, 2, "reference", labels=torch.full((6,), told))
+        maps, logits = told_norm3(labels=torch.full((6,), told))
         np.testing.assert_allclose(rows["logit"], logits, rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(rows["change"], logits - scores, rtol=1e-2, atol=1e-5)
-        expected = correlations(maps["hirescam"], right["hirescam"])
+        expected = correlations(maps["norm3", "hirescam"], right["norm3", "hirescam"])
         np.testing.assert_allclose(rows["correlation"], expected, atol=2e-3)
     assert len(table) == 6 * 10
     assert ((table["change"] == 0) == (table["told"] == table["label"])).all()
@@ -263,7 +263,7 @@ def test_the_class_that_d_finds_most_real_is_the_right_one_or_not():
     assert found["source"].tolist() == ["real"] * 4 + ["generated"] * 4
 
 
-def test_over_seeds_has_students_interval_of_the_seeds_means():
+def test_over_networks_has_students_interval_of_their_means():
     means = {"real": [0.3, 0.4, 0.5], "generated": [-0.3, -0.1, 0.4]}
     table = pd.DataFrame(
         {
@@ -274,14 +274,14 @@ def test_over_seeds_has_students_interval_of_the_seeds_means():
         for seed, mean in enumerate(by_seed)
         for more in (-0.05, 0.04, 0.06)  # the last two are of one image
     )  # fmt: skip
-    found = dudgan.over_seeds(table, ["source"], ["value", "partly"])
+    found = dudgan.over_networks(table, ["source"], ["value", "partly"])
     assert list(found.index) == list(means)
     for source, by_seed in means.items():
         low, high = stats.t.interval(0.95, 2, np.mean(by_seed), stats.sem(by_seed))
         digits = 2 if high - low < 1 else 1
         bounds = f"{np.mean(by_seed):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-        assert found.loc[source].tolist() == [f"{bounds}, n=3 seeds"] * 2
-    alone = dudgan.over_seeds(table, ["source", "seed"], ["value"])
+        assert found.loc[source].tolist() == [f"{bounds}, n=3 networks"] * 2
+    alone = dudgan.over_networks(table, ["source", "seed"], ["value"])
     assert all(cell.endswith("n=2 images") for cell in alone["value"])
 
 
@@ -289,45 +289,23 @@ def test_over_seeds_has_students_interval_of_the_seeds_means():
 
 
 def test_several_models_are_measured_at_time_0(explainers, images):
+    """K by its formula, on the enlarged maps; epochs and readings of every model."""
     shown = {"dcgan": explainers["dcgan"], "model": explainers["d"]}
     table = dudgan.measure_models(list(shown.values()), images, LABELS, [2, 1])
-    expected = [
-        one.explain(images, [2, 1], labels=LABELS).measures(ALL_READINGS).assign(model=model)
-        for model, one in shown.items()
-    ]
-    pd.testing.assert_frame_equal(table, pd.concat(expected, ignore_index=True))
-
-
-def measured(zero, *, model="a", seed=0, epoch=3, evidence="real"):
-    """Measures of four images, the first few of whose maps are zero everywhere."""
-    keys = {"model": model, "seed": seed, "method": "gradcam", "statistics": "running", "evidence": evidence}
-    return pd.DataFrame(
-        {
-            **keys, "epoch": epoch, "image": image, **dict.fromkeys(COLUMNS, math.nan if image < zero else 1.0 + image),
-            "coverage": 0.0 if image < zero else 0.5, "all_zero": image < zero, "mask_area": 0.1 * (1 + image),
-        }
-        for image in range(4)
-    )  # fmt: skip
-
-
-class TestSummaries:
-    def test_are_means_over_images_of_each_network_epoch_and_reading(self):
-        others = [{"seed": 1}, {"model": "b"}, {"epoch": 4}, {"evidence": "fake"}]
-        parts = [measured(0), *(measured(1, **other) for other in others)]
-        summary = dudgan.summarise_maps(pd.concat(parts))
-        assert summary["focus_lift"].tolist() == [2.5, 3, 3, 3, 3]
-        assert summary["coverage"].tolist() == [0.5] + [0.375] * 4
-        for row, other in enumerate(others, 1):
-            assert summary.loc[row, list(other)].to_dict() == other
-
-    def test_mostly_zero_maps_have_no_number(self):
-        """Two of four are not "mostly"; three are."""
-        summary = dudgan.summarise_maps(pd.concat([measured(zero, seed=zero) for zero in range(5)]))
-        said = summary[[column for column in COLUMNS if column not in ("all_zero", "mask_area")]]
-        assert said.notna().all(axis=1).tolist() == [True, True, True, False, False]
-        assert said.isna().all(axis=1).tolist() == [False, False, False, True, True]
-        assert summary["all_zero"].tolist() == [0, 0.25, 0.5, 0.75, 1]
-        assert summary["mask_area"].tolist() == pytest.approx([0.25] * 5)
+    assert len(table) == 2 * 2 * len(dudgan.COMPARED)
+    mask = digit_mask(images)
+    area = mask.float().mean((1, 2))
+    for model, epoch, reading in product(shown, (2, 1), dudgan.COMPARED):
+        (maps,) = shown[model].explain(images, [epoch], labels=LABELS).maps(reading)
+        focus = (maps * mask).sum((1, 2)) / maps.sum((1, 2))
+        expected = ((focus - area) / (1 - area)).nan_to_num(0).mean()
+        rows = table[(table["model"] == model) & (table["epoch"] == epoch)]
+        (row,) = rows[(rows["method"] == reading.method) & (rows["evidence"] == reading.evidence)].to_dict(
+            "records"
+        )
+        assert (row["layer"], row["statistics"]) == ("conv3", "running")
+        assert row["focus"] == pytest.approx(float(expected), abs=1e-4)
+        assert row["all_zero"] == (maps.amax((1, 2)) == 0).double().mean()
 
 
 # --- charts
@@ -357,12 +335,11 @@ def make_told():
     return change, {source: 1 - table.abs() / 10 for source, table in change.items()}
 
 
-def make_summary(seeds):
-    """DCGAN has no maps for "fake"."""
+def make_measured(seeds):
     rows = [
         {
-            "model": model, "seed": seed, "evidence": evidence, "epoch": epoch, "coverage": 0.1 * place,
-            "focus_lift": math.nan if (model, evidence) == ("dcgan", "fake") else place + epoch + 0.1 * seed,
+            "model": model, "seed": seed, "evidence": evidence, "epoch": epoch, "covered": 0.1 * place,
+            "focus": place + epoch + 0.1 * seed - (evidence == "fake"), "around": 0.5,
         }
         for place, model in enumerate(MODELS) for seed in seeds for evidence in ("real", "fake") for epoch in range(3)
     ]  # fmt: skip
@@ -372,8 +349,8 @@ def make_summary(seeds):
 CHARTS = {
     "agreement": lambda: dudgan.agreement_chart(make_agreement(), CLASSES),
     "told": lambda: dudgan.told_chart(*make_told(), CLASSES),
-    "focus": lambda: dudgan.model_focus(make_summary((0, 1)), ("focus_lift", "coverage")),
-    "focus, one network": lambda: dudgan.model_focus(make_summary((0,)), ("focus_lift", "coverage")),
+    "focus": lambda: dudgan.model_focus(make_measured((0, 1))),
+    "focus, one network": lambda: dudgan.model_focus(make_measured((0,))),
 }
 
 
@@ -410,7 +387,7 @@ class TestCharts:
 
     def test_focus_has_a_row_an_evidence_a_column_a_measure_a_line_a_model(self):
         figure = CHARTS["focus"]()
-        names = product(("real", "fake"), ("focus lift", "coverage (τ 0.5)"))
+        names = product(("real", "fake"), dudgan.MEASURE_LABELS.values())
         assert [axes.get_title() for axes in figure.axes] == [f"{name}, “{one}”" for one, name in names]
         lines = [
             {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != "_"}
@@ -418,11 +395,11 @@ class TestCharts:
         ]
         assert lines[0]["dcgan"] == pytest.approx([0.05, 1.05, 2.05])
         assert lines[0]["dudgan"] == pytest.approx([1.05, 2.05, 3.05])
-        assert list(lines[2]) == ["dudgan"]
-        assert lines[3]["dudgan"] == pytest.approx([0.1] * 3)
+        assert lines[3]["dudgan"] == pytest.approx([0.05, 1.05, 2.05])
+        assert lines[2]["dudgan"] == lines[5]["dudgan"] == pytest.approx([0.1] * 3)
         colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
-        assert colours[0]["dudgan"] == colours[2]["dudgan"] != colours[0]["dcgan"]
+        assert colours[0]["dudgan"] == colours[3]["dudgan"] != colours[0]["dcgan"]
         chance = [
             [line.get_ydata()[0] for line in axes.lines if line.get_ls() == ":"] for axes in figure.axes
         ]
-        assert chance == [[1], [], [1], []]
+        assert chance == [[0], [], [], [0], [], []]

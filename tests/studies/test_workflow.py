@@ -11,15 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from helpers import refused
 
 from gradcam_gan.__main__ import _assignments, main
 from gradcam_gan.errors import RunError
+from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import paths, workflow
+from gradcam_gan.studies.claims import Claim, ledger
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
-from gradcam_gan.studies.workflow import make_figures, publish, run_notebook, store_outputs
+from gradcam_gan.studies.workflow import complete_seeds, make_figures, publish, run_notebook, store_outputs
 from gradcam_gan.training.config import TrainingConfig
 
 ROOT = paths.REPOSITORY
@@ -127,23 +128,25 @@ class TestPublish:
         for name in ("NOTEBOOKS", "RUNS", "FIGURES"):
             monkeypatch.setattr(paths, name, tmp_path / name.lower())
         monkeypatch.setattr(paths, "README", tmp_path / "README.md")
-        blocks = [f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in ("claims", "figures")]
-        paths.README.write_text("before\n{}\nbetween\n{}\nafter\n".format(*blocks))
+        blocks = [
+            f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in ("claims", "decides", "figures")
+        ]
+        paths.README.write_text("before\n{}{}\nbetween\n{}\nafter\n".format(*blocks))
+        monkeypatch.setattr(workflow, "decides_markdown", lambda _folder: "the layer")
         source = write_notebook(paths.NOTEBOOKS / "01_n.ipynb", "a", "b")
         (paths.RUNS / "quick" / "notebooks").mkdir(parents=True)
         nbformat.write(run_copy(source, "first", "second"), paths.RUNS / "quick" / "notebooks" / "01_n.ipynb")
-        for profile in ("quick", "seeds"):
+        for profile in ("quick", "study"):
             (paths.FIGURES / profile).mkdir(parents=True)
         manifest = {"results": {"fig_a": {}, "table_b": {}}}
         (paths.FIGURES / "quick" / "01_n.json").write_text(json.dumps(manifest))
-        claims = pd.DataFrame(
-            {"claim": ["C1", "C1"], "text": "clear", "verdict": "partly", "outcome": "holds"}
-        )
-        claims = claims.assign(
-            reading=["Grad-CAM, running, real", "recall"], sentence=["0.5 more", "0.5 less"]
-        )
-        claims.to_csv(paths.FIGURES / "seeds" / "table_claims.csv", index=False)
-        claims.assign(claim="C6").to_csv(paths.FIGURES / "seeds" / "table_claims_pruning.csv", index=False)
+        for number, (name, networks) in enumerate([("C1", 12), ("C6", 3), ("P2", 12)]):
+            effect = Interval(0.5, 0.4, 0.6, networks, unit="networks")
+            claim = Claim(name, "clear", "rule", "partly", "share", effect, "words", p=0.02)
+            table = f"table_claims_{number}"
+            ledger([claim]).to_csv(paths.FIGURES / "study" / f"{table}.csv", index=False)
+            manifest = json.dumps({"results": {table: {}}})
+            (paths.FIGURES / "study" / f"0{number}_n.json").write_text(manifest)
         return tmp_path
 
     def test_outputs_go_into_the_notebooks_without_papermills_traces(self, repository):
@@ -157,15 +160,23 @@ class TestPublish:
             assert trace not in (paths.NOTEBOOKS / "01_n.ipynb").read_text()
 
     def test_the_readme_gets_its_tables_and_keeps_the_rest(self, repository):
-        for profile in ("quick", "seeds", "quick"):
+        for profile in ("quick", "study", "quick"):
             publish(Study.load(profile))
-        before, claims, between, figures, after = re.split(r"<!-- .* -->", paths.README.read_text())
+        before, claims, _, decides, between, figures, after = re.split(
+            r"<!-- .*? -->", paths.README.read_text()
+        )
         assert (before, between, after) == ("before\n", "\nbetween\n", "\nafter\n")
-        rows = [line for line in claims.splitlines() if line.startswith("| C")]
-        assert [row.split(" | ")[:3] for row in rows] == [
-            [f"| {name}", "clear", "**partly**"] for name in ("C1", "C6")
+        assert decides == "\nthe layer\n"
+        rows = [line for line in claims.splitlines() if re.match(r"\| [CP]\d", line)]
+        number = "share: 0.50 [0.40, 0.60]"
+        assert rows == [
+            f"| C1: clear | **partly** | {number}, n=12 networks | [00](notebooks/00_n.ipynb) |",
+            f"| C6: clear | **partly**, interim (3 of 12) | {number}, n=3 networks | [01](notebooks/01_n.ipynb) |",
+            f"| P2: clear | **partly** | {number}, n=12 networks | [02](notebooks/02_n.ipynb) |",
         ]
-        assert "running, real: *holds*; 0.5 more<br>recall: *holds*; 0.5 less" in rows[0]
+        assert "Not measured yet, its trainings are still to come: C2, C3, C4, C5, P3." in claims
+        # 2 * 0.02 is above 0.025: P2 is none of the paper's claims
+        assert "leaves none at its level" in claims
         assert figures.splitlines()[-1] == "| [01_n](notebooks/01_n.ipynb) | Why? | `fig_a`, `table_b` |"
 
     def test_a_copy_of_another_version_is_refused_and_nothing_changes(self, repository):
@@ -179,8 +190,8 @@ class TestPublish:
         assert "profile='smoke' is unknown" in refused(publish, Study.load("smoke"))
         (paths.RUNS / "quick" / "notebooks" / "01_n.ipynb").unlink()
         assert "make figures PROFILE=quick makes it" in refused(publish, Study.load("quick"))
-        shutil.rmtree(paths.FIGURES / "seeds")
-        assert "has no verdicts" in refused(publish, Study.load("seeds"))
+        shutil.rmtree(paths.FIGURES / "study")
+        assert "has no verdicts" in refused(publish, Study.load("study"))
 
 
 def assert_refused(capsys, arguments, *parts):
@@ -295,9 +306,9 @@ class TestSnakefile:
         study, jobs = Study.load("smoke"), planned(copy_repository(tmp_path))
         expected = {
             "train": [f"{config.name}.trained" for config in study.configs()],
-            "evaluate": [f"{config.name}.scored" for config in study.configs() if config.padding == "zeros"],
+            "measure": [f"seed{seed}.measured" for seed in study.seeds[1:]],
+            "evaluate": [f"{config.name}.scored" for config in study.compared_configs()],
             "prune": [f"{arm.name}.scored" for arm in study.arms()],
-            "evaluate_model": [f"{config.name}.scored" for config in study.model_configs()],
         }
         for rule, marks in expected.items():
             assert sorted(output for (output,) in jobs.pop(rule)) == sorted(
@@ -338,7 +349,7 @@ class TestSnakefile:
         study, text = Study.load("smoke", **change), done.stdout + done.stderr
         for command, configs in (("train", study.configs()), ("evaluate", [*study.compared_configs()])):
             found = re.findall(
-                rf"gradcam_gan {command} --runs-dir runs/smoke (?:--images 64 )?(.*?) > \S+", text
+                rf"gradcam_gan {command} --runs-dir runs/smoke (?:--images 64 )?(.*?) +> \S+", text
             )
             given = {TrainingConfig(**_assignments(shlex.split(fields))).name for fields in found}
             assert given >= {config.name for config in configs}
@@ -398,3 +409,31 @@ class TestMakeFigures:
             RunError, match=r"^train failed: the disk is full; Snakemake's own log is .*snakemake.log$"
         ):
             make_figures("smoke", folder=tmp_path)
+
+
+class TestCompleteSeeds:
+    """Interim results: of the networks that are there."""
+
+    @pytest.fixture
+    def study(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+        return Study.load("smoke", seeds=[0, 1, 2], **{"pairs.seeds": [0, 1]})
+
+    def done(self, study, *configs):
+        for config in configs:
+            folder = study.runs_dir / config.name
+            folder.mkdir(parents=True)
+            (folder / "manifest.json").write_text('{"status": "complete"}')
+
+    def test_a_network_counts_by_its_run_or_its_tables_a_pair_by_all_its_trainings(self, study, tmp_path):
+        assert "no network" in refused(complete_seeds, study, tmp_path)
+        self.done(study, study.config(0), *(config for config in study.pair_configs() if config.seed == 0))
+        (tmp_path / "networks").mkdir()
+        tables = tmp_path / "networks" / f"{study.config(2).name}.json"
+        tables.write_text(json.dumps(study.origin_of_tables(2)))
+        assert complete_seeds(study, tmp_path) == {"seeds": [0, 2], "pairs.seeds": []}
+        for arm in study.arms():
+            (study.runs_dir / f"{arm.name}.scored").touch()
+        assert complete_seeds(study, tmp_path) == {"seeds": [0, 2], "pairs.seeds": [0]}
+        fewer = Study.load("smoke", seeds=[0, 1, 2], probe_images=16)
+        assert complete_seeds(fewer, tmp_path)["seeds"] == [0]

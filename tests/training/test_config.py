@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import refused
 
+from gradcam_gan.models.diffusion import ForwardDiffusion
 from gradcam_gan.models.options import MODELS, PLAIN, ClassifierOptions, Diffusion, Model
 from gradcam_gan.training.config import TrainingConfig
 
@@ -63,16 +65,29 @@ def test_an_impossible_value_is_refused_in_one_line_that_says_what_is_allowed(fi
 
 
 class TestModels:
-    def test_every_model_is_compared_with_another_and_an_ablation_with_dudgan(self):
-        assert {name: known.compared_with for name, known in MODELS.items() if not known.ablation} == {
+    def test_every_model_is_compared_with_what_lacks_its_own_parts_alone(self):
+        assert {name: known.compared_with for name, known in MODELS.items()} == {
             "dcgan": None,
             "conditional-dcgan": "dcgan",
+            "conditional-dcgan-averaged": "conditional-dcgan",
             "diffusion-gan": "conditional-dcgan",
-            "dudgan": "conditional-dcgan",
+            "diffusion-gan-adaptive": "conditional-dcgan",
+            "dudgan": "conditional-dcgan-averaged",
+            **{name: "dudgan" for name in MODELS if name.startswith("dudgan-no-")},
         }
-        ablations = {name for name, known in MODELS.items() if known.ablation}
-        assert ablations == {name for name in MODELS if name.startswith("dudgan-no-")}
-        assert all(MODELS[name].compared_with == "dudgan" for name in ablations)
+        assert {name for name, known in MODELS.items() if known.variant} == {
+            name for name in MODELS if name.startswith("dudgan-no-") or name == "diffusion-gan-adaptive"
+        }
+        without = MODELS["dudgan"].model.model_copy(update={"diffusion": None, "classifier": None})
+        assert MODELS["conditional-dcgan-averaged"].model == without
+
+    def test_diffusion_gans_horizon_rises_past_its_half_whatever_d_says(self):
+        options = MODELS["diffusion-gan"].model.diffusion
+        moving = ForwardDiffusion(options, 1000, torch.Generator().manual_seed(0))
+        for overconfidence in (-1.0, 0.0, 1.0, 0.3):  # half of the training
+            moving.update(125, overconfidence)
+        assert moving.horizon >= options.longest / 2
+        assert MODELS["diffusion-gan-adaptive"].model.diffusion.target == 0.6
 
     @pytest.mark.parametrize("name", MODELS)
     def test_a_models_name_is_found_from_its_values_and_told_by_the_runs(self, name):

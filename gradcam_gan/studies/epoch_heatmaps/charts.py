@@ -1,7 +1,6 @@
 """Drawing only: every function takes finished numbers and returns a matplotlib figure."""
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,166 +8,214 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import STATISTICS, Reading
-from gradcam_gan.studies.epoch_heatmaps.tables import MOSTLY_ZERO, BestEpoch
-from gradcam_gan.studies.readings import COMPARED_METHODS
-from gradcam_gan.studies.style import COLUMN, PAGE, STYLE, intervals, seed_lines
+from gradcam_gan.studies.readings import COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES
+from gradcam_gan.studies.style import COLUMN, PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
+
+FOCUS = "K, mean focus above chance"
+# from blue to red through grey: told apart by the colour-blind, and in print
+VERDICTS = {
+    "reproduced": "#0173b2",
+    "partly": "#56b4e9",
+    "inconclusive": "#e3e3e3",
+    "not reproduced": "#d55e00",
+}
 
 
-def focus_curves(summary: pd.DataFrame, image_as_map: float, marks: Mapping[str, int]) -> Figure:
-    """Focus lift over the epochs, one panel for each evidence.
+def focus_curves(epochs: pd.DataFrame, marks: Mapping[str, int]) -> Figure:
+    """K by epoch at each layer (running statistics), evidence for "real" and for "fake".
 
     Args:
-        summary: from ``focus_summary``.
-        image_as_map: focus lift of the image itself taken as its heatmap.
+        epochs: ``Tables.epochs``, Grad-CAM's rows.
         marks: epochs to mark, by name.
     """
-    colours = {"gradcam": "C0", "hirescam": "C1"}
-    lines = {"reference": "-", "running": "--"}
+    shown = epochs[(epochs["method"] == "gradcam") & (epochs["statistics"] == "running")]
     with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharey=True)
-        for axes, evidence in zip(all_axes, ("real", "fake"), strict=True):
-            shown = summary[summary["evidence"] == evidence]
-            for method, statistics in product(COMPARED_METHODS, STATISTICS):
-                curve = shown[(shown["method"] == method) & (shown["statistics"] == statistics)]
-                colour, label = colours[method], f"{METHODS[method].label}, {statistics}"
-                style = {"color": colour, "label": label, "marker": ".", "ms": 3}
-                axes.plot(curve["epoch"], curve["estimate"], lines[statistics], **style)
-                axes.fill_between("epoch", "low", "high", data=curve, color=colour, alpha=0.15, lw=0)
-            for height, line, said in ((1, "-", "chance"), (image_as_map, ":", "the image itself")):
-                axes.axhline(height, color="0.4", linewidth=0.8, linestyle=line)
-                place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-                axes.annotate(said, (0.99, height), size=6, **place)
-            _mark(axes, marks, shown["epoch"].max())
-            axes.set(xlabel="epoch (0: untrained)", title=f"evidence for “{evidence}”")
-        all_axes[0].set_ylabel("focus lift")
-        all_axes[0].set_ylim(0, None)
-        all_axes[1].legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.9))
+        figure, panels = plt.subplots(1, len(COMPARED_LAYERS), figsize=(PAGE, 2.3), sharey=True)
+        for axes, layer in zip(panels, COMPARED_LAYERS, strict=True):
+            own = shown[shown["layer"] == layer]
+            for i, evidence in enumerate(EVIDENCES):
+                curve = own[own["evidence"] == evidence].pivot_table("focus", "epoch", "seed")
+                seed_lines(axes, curve, f"C{i}", f"for “{evidence}”")
+            _frame(axes, marks, own["epoch"].max(), layer)
+        panels[0].set_ylabel(FOCUS)
+        legend_above(figure, panels[0], 2)
     return figure
 
 
-def best_epoch_chart(best: Mapping[Reading, BestEpoch], marks: Mapping[str, int]) -> Figure:
-    """The criterion of C2 by epoch and seed, and below it where the bootstrap puts the best epoch.
+def statistics_chart(epochs: pd.DataFrame, marks: Mapping[str, int]) -> Figure:
+    """K by epoch of one layer and evidence under each kind of BatchNorm statistics; the same weights in every panel.
 
     Args:
-        best: from ``best_epochs``.
+        epochs: ``Tables.epochs``, Grad-CAM's rows of one layer and evidence.
         marks: epochs to mark, by name.
     """
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(STATISTICS), figsize=(PAGE, 2.1), sharey=True)
+        for i, (axes, statistics) in enumerate(zip(panels, STATISTICS, strict=True)):
+            curve = epochs[epochs["statistics"] == statistics].pivot_table("focus", "epoch", "seed")
+            seed_lines(axes, curve, f"C{i}", "mean over networks")
+            _frame(axes, marks, curve.index.max(), f"{statistics} statistics")
+        panels[0].set_ylabel(FOCUS)
+    return figure
+
+
+def knowledge_chart(epochs: pd.DataFrame) -> Figure:
+    """AUC of real against generated images by epoch: of a map's sum, of the logit, of what Grad-CAM leaves out of it.
+
+    Args:
+        epochs: ``Tables.epochs``.
+    """
+    shown = epochs[epochs["evidence"] == "real"]  # the sum is taken before the sign is
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            2, len(best), figsize=(PAGE, 3.2), sharex="col", sharey="row", height_ratios=(2, 1), squeeze=False
+            len(COMPARED_LAYERS), len(STATISTICS), figsize=(PAGE, 4.4), sharex=True, sharey=True
         )
-        for i, (reading, found) in enumerate(best.items()):
-            upper, lower = grid[:, i]
-            seed_lines(upper, found.curve, f"C{i}", "mean over seeds")
-            upper.axvspan(found.low - 0.4, found.high + 0.4, color=f"C{i}", alpha=0.15, lw=0)
-            upper.set_title(f"{reading}\nbest epoch {found.epoch} [{found.low}, {found.high}]")
-            lower.bar(found.drawn.index, found.drawn, color=f"C{i}", width=0.8)
-            lower.set(xlabel="epoch", ylim=(0, 1))
-            for axes in (upper, lower):
-                _mark(axes, marks, found.curve.index.max())
-        grid[0, 0].set_ylabel("mean focus lift")
-        grid[0, 0].legend(frameon=False, loc="best")
-        grid[1, 0].set_ylabel("share of\nresamples")
+        for row, layer in zip(grid, COMPARED_LAYERS, strict=True):
+            for axes, statistics in zip(row, STATISTICS, strict=True):
+                own = shown[(shown["layer"] == layer) & (shown["statistics"] == statistics)]
+                first = own[own["method"] == "gradcam"]
+                seed_lines(axes, first.pivot_table("auc_logit", "epoch", "seed"), "0.2", "D's logit")
+                for i, method in enumerate(COMPARED_METHODS):
+                    curve = own[own["method"] == method].pivot_table("auc_map", "epoch", "seed")
+                    seed_lines(axes, curve, f"C{i}", f"sum of the {METHODS[method].label} map")
+                if first["auc_left_out"].notna().any():
+                    left_out = first.pivot_table("auc_left_out", "epoch", "seed")
+                    seed_lines(axes, left_out, "C2", "logit minus Grad-CAM's sum")
+                axes.axhline(0.5, color="0.5", lw=0.8, ls=":")
+                axes.set_ylim(0, 1)
+            row[0].set_ylabel(f"{layer}\nAUC, real against made")
+        for axes, statistics in zip(grid[0], STATISTICS, strict=True):
+            axes.set_title(f"{statistics} statistics")
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch")
+        legend_above(figure, grid[-1, 0], 4)
     return figure
 
 
-def change_histogram(changes: pd.DataFrame, same: float) -> Figure:
-    """How much each image's map changes between neighbouring rows of Figure 1, by reading (``changes_of_rows``).
-
-    Below ``same`` a map counts as unchanged.
-    """
-    reading = changes["statistics"] + ", “" + changes["evidence"] + "”"
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(COLUMN, 2.4))
-        sns.ecdfplot(changes.assign(reading=reading), x="largest_change", hue="reading", ax=axes)
-        axes.axvline(same, color="0.3", linewidth=0.8, linestyle=":")
-        axes.text(same, 1, "same map", transform=axes.get_xaxis_transform(), va="bottom", size=6)
-        axes.set(xlim=(0, 2), xlabel="largest change of the map (1 - correlation)")
-        axes.set_ylabel("share of images and seeds")
-        sns.move_legend(axes, "lower right", title="Grad-CAM", frameon=False)
-    return figure
-
-
-def share_chart(shares: pd.DataFrame) -> Figure:
-    """Share of images that D looks around rather than at, with intervals, by reading and padding.
+def change_chart(probes: pd.DataFrame, similar: tuple[float, ...]) -> Figure:
+    """How much each image's map changes over the rows of Figure 1, a line a network.
 
     Args:
-        shares: columns ``reading``, ``padding``, ``estimate``, ``low``, ``high``, ``all_zero``. Where more than
-            half of the maps are zero everywhere, that is said in place of a share of the rest.
+        probes: ``Tables.probes`` under one reading.
+        similar: correlations at which maps count as the same.
     """
-    readings = list(dict.fromkeys(shares["reading"]))
-    paddings = list(dict.fromkeys(shares["padding"]))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(PAGE * 0.75, 0.28 * len(readings) + 0.8))
-        for i, padding in enumerate(paddings):
-            rows = shares[shares["padding"] == padding].set_index("reading").reindex(readings)
-            empty = rows["all_zero"] > MOSTLY_ZERO
-            rows.loc[empty, ["estimate", "low", "high"]] = np.nan
-            place = np.arange(len(readings)) + 0.22 * (i - (len(paddings) - 1) / 2)
-            intervals(axes, rows, place, fmt="os"[i], label=f"{padding} padding")
-            for line in np.flatnonzero(empty):
-                note = f"{padding}: most maps are zero"
-                axes.text(0.01, place[line], note, va="center", size=6, color=f"C{i}")
-        axes.set_yticks(range(len(readings)), readings)
-        axes.invert_yaxis()
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel("share of images with a focus lift below 1 (less on the digit than chance)")
-        axes.grid(axis="x", alpha=0.3)
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure, axes = plt.subplots(figsize=(COLUMN, 2.2))
+        for _, rows in probes.groupby("seed"):
+            sns.ecdfplot(rows, x="change", ax=axes, color="C0", lw=0.8)
+        for r in similar:
+            axes.axvline(1 - r, color="0.5", lw=0.8, ls=":")
+            axes.text(
+                1 - r, 1, f"{r:g}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", size=6
+            )
+        axes.set(xlim=(0, 2), xlabel="largest change of an image's map (1 − r)", ylabel="share of images")
     return figure
 
 
-def focus_quality_chart(joined: pd.DataFrame, correlations: pd.DataFrame, marks: Mapping[str, int]) -> Figure:
-    """G's FID by epoch, and against D's focus under each reading: does a clearer D go with a better G?
+def quality_chart(
+    focus: pd.DataFrame, fid: pd.DataFrame, picked: Mapping[Any, int], marks: Mapping[str, int]
+) -> Figure:
+    """K and G's FID by epoch, a colour a network; a ring where K is largest: the epoch that the heatmaps pick (C4).
 
     Args:
-        joined: from ``focus_beside_scores``.
-        correlations: from ``rank_correlations``.
+        focus: K, a row an epoch, a column a seed.
+        fid: likewise.
+        picked: by seed the epoch.
         marks: epochs to mark, by name.
     """
-    seeds = list(dict.fromkeys(joined["seed"]))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplot_mosaic("ABC;ADE", figsize=(PAGE, 3.4), width_ratios=(1.2, 1, 1))
-        curve = joined.drop_duplicates(["seed", "epoch"]).pivot_table("fid", "epoch", "seed")
-        for i, seed in enumerate(seeds):
-            style: Any = {"color": f"C{i}", "marker": ".", "ms": 3, "lw": 1, "label": f"seed {seed}"}
-            axes["A"].plot(curve.index, curve[seed], **style)
-        axes["A"].set(yscale="log", xlabel="epoch", ylabel="FID of G (lower is better)")
-        axes["A"].legend(frameon=False)
-        _mark(axes["A"], marks, curve.index.max())
-        for letter, (reading, rows) in zip("BCDE", joined.groupby("reading", sort=False), strict=True):
-            for i, seed in enumerate(seeds):
-                points = rows[rows["seed"] == seed]
-                axes[letter].plot(points["focus_lift"], points["fid"], ".", color=f"C{i}", ms=3)
-                picked = points.loc[points["focus_lift"].idxmax()]
-                axes[letter].plot(picked["focus_lift"], picked["fid"], "o", mfc="none", color=f"C{i}", ms=6)
-            found = correlations[correlations["reading"] == reading]
-            said = ", ".join(f"{rho:.2f}" for rho in found["rho"])
-            title = str(reading).removeprefix("Grad-CAM, ").replace(", ", " statistics, “") + "”"
-            axes[letter].set_title(f"{title}\nρ {said}", size=7)
-            axes[letter].set(yscale="log")
-            zero = rows["all_zero"].mean()
-            if zero > MOSTLY_ZERO:
-                note = f"{100 * zero:.0f} % of maps are zero"
-                axes[letter].annotate(
-                    note, (0.97, 0.55), xycoords="axes fraction", ha="right", va="center", size=6,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-                )  # fmt: skip
-        for letter in "DE":
-            axes[letter].set_xlabel("mean focus lift of D")
-        for letter in "BD":
-            axes[letter].set_ylabel("FID of G")
+        figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.5))
+        palette = sns.color_palette("viridis", focus.shape[1])
+        for axes, curves in zip(panels, (focus, fid), strict=True):
+            for colour, seed in zip(palette, curves, strict=True):
+                axes.plot(curves.index, curves[seed], "-", color=colour, lw=1, label=f"seed {seed}")
+                if seed in picked:
+                    axes.plot(picked[seed], curves[seed][picked[seed]], "o", mfc="none", color=colour, ms=6)
+            _frame(axes, marks, curves.index.max())
+        panels[0].set_ylabel(FOCUS)
+        panels[1].set(yscale="log", ylabel="FID of G (lower is better)")
+        legend_above(figure, panels[0], 6)
     return figure
 
 
-def _mark(axes: Axes, marks: Mapping[str, int], last: int) -> None:
-    """Dotted lines at the named epochs, up to the last one."""
+def around_chart(epochs: pd.DataFrame, marks: Mapping[str, int]) -> Figure:
+    """Share of images that D looks around (a lift below 0.5) by epoch, under running and settled statistics.
+
+    Args:
+        epochs: ``Tables.epochs``, Grad-CAM's rows of one layer and evidence.
+        marks: epochs to mark, by name.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(COLUMN, 2.2))
+        for i, statistics in enumerate(("running", "settled")):
+            curve = epochs[epochs["statistics"] == statistics].pivot_table("around", "epoch", "seed")
+            seed_lines(axes, curve, f"C{i}", statistics)
+        _frame(axes, marks, epochs["epoch"].max())
+        axes.set(ylabel="share of images looked around", ylim=(-0.02, 1.02))
+        axes.legend(frameon=False)
+    return figure
+
+
+def padding_chart(shares: pd.DataFrame, difference: pd.DataFrame) -> Figure:
+    """Share of images looked around by padding, a tick a network, and the paired difference.
+
+    Args:
+        shares: a row a seed, a column a padding.
+        difference: one row, ``estimate``, ``low``, ``high``.
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(COLUMN, 1.5))
+        for place, padding in enumerate(shares):
+            network_ticks(axes, shares[padding], place)
+            axes.plot(shares[padding].mean(), place, "o", color=f"C{place}", ms=4)
+        intervals(axes, difference, [shares.shape[1]], fmt="D", color="0.2")
+        axes.axvline(0, color="0.5", lw=0.8)
+        axes.set_yticks(range(shares.shape[1] + 1), [*(f"{name} padding" for name in shares), "difference"])
+        axes.invert_yaxis()
+        axes.set_xlabel("share of images looked around")
+    return figure
+
+
+def verdict_grid(sensitivity: pd.DataFrame, primary: Reading) -> Figure:
+    """What every claim's rule would say under every reading (``rules.sensitivity``); the primary reading is framed."""
+    order = ["layer", "statistics", "method", "evidence"]
+    table = sensitivity.pivot_table("verdict", order, "claim", aggfunc="first", sort=False)
+    codes = table.map(list(VERDICTS).index).to_numpy()
+    names = [
+        str(Reading(method, statistics, evidence, layer))
+        for layer, statistics, method, evidence in table.index
+    ]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(0.72 * PAGE, 0.135 * len(table) + 0.7))
+        axes.pcolormesh(
+            codes, cmap=ListedColormap(list(VERDICTS.values())), vmin=0, vmax=3, edgecolor="w", lw=0.5
+        )
+        axes.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns)
+        axes.set_yticks(np.arange(len(names)) + 0.5, names, size=6)
+        if str(primary) in names:
+            frame = plt.Rectangle(
+                (0, names.index(str(primary))), table.shape[1], 1, fill=False, ec="black", lw=1.2
+            )
+            axes.add_patch(frame).set_clip_on(False)
+        axes.invert_yaxis()
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        handles = [Patch(color=colour, label=verdict) for verdict, colour in VERDICTS.items()]
+        figure.legend(handles=handles, frameon=False, ncols=1, loc="outside right upper")
+    return figure
+
+
+def _frame(axes: Axes, marks: Mapping[str, int], last: int, title: str = "") -> None:
+    """Epochs as the x-axis, dotted lines at the named ones up to the last, and a title above their names."""
+    axes.set_xlabel("epoch (0: untrained)")
+    axes.set_title(title, pad=12 if title else None)
     for name, epoch in marks.items():
         if epoch <= last:
-            axes.axvline(epoch, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
+            axes.axvline(epoch, color="0.6", lw=0.7, ls=":", zorder=0)
             above = axes.get_xaxis_transform()
-            axes.text(epoch, 1, name, transform=above, ha="center", va="top", size=6, color="0.4")
+            axes.text(epoch, 1.01, name, transform=above, ha="center", va="bottom", size=6, color="0.4")

@@ -10,15 +10,16 @@ everywhere; K(e) is its mean over the probe images after epoch e.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from gradcam_gan.intervals import Interval, student_interval
-from gradcam_gan.run_explainer import Reading
+from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, select
-from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
 FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
 CLEAREST_EPOCH = 15  # C1
@@ -71,17 +72,17 @@ def generator_beats(tables: Tables, reading: Reading) -> pd.Series:
     return pd.Series(
         {
             seed: _share_above(log_fid[seed], epoch)
-            for seed, epoch in _picked(tables, reading).items()
+            for seed, epoch in picked_epochs(tables, reading).items()
             if seed in log_fid
         },
         dtype=float,
     )
 
 
-def gain_of_picked(tables: Tables, reading: Reading) -> pd.Series:
+def gain_ofpicked_epochs(tables: Tables, reading: Reading) -> pd.Series:
     """Beside C4: log FID at the epoch with the largest K, minus that at epoch 25."""
     log_fid = _log_fid(tables)
-    picked = {seed: epoch for seed, epoch in _picked(tables, reading).items() if seed in log_fid}
+    picked = {seed: epoch for seed, epoch in picked_epochs(tables, reading).items() if seed in log_fid}
     return pd.Series(
         {seed: log_fid[seed][epoch] - log_fid[seed][LAST] for seed, epoch in picked.items()}, dtype=float
     )
@@ -305,10 +306,10 @@ def _extra_of_probes(tables: Tables) -> dict[str, object]:
 def _extra_of_generator(tables: Tables) -> dict[str, object]:
     return {
         f"log FID at the epoch picked, minus that at {LAST}": student_interval(
-            gain_of_picked(tables, PRIMARY)
+            gain_ofpicked_epochs(tables, PRIMARY)
         ),
         "epochs picked": ", ".join(
-            f"{epoch} (seed {seed})" for seed, epoch in _picked(tables, PRIMARY).items()
+            f"{epoch} (seed {seed})" for seed, epoch in picked_epochs(tables, PRIMARY).items()
         ),
     }
 
@@ -331,10 +332,76 @@ def _compared(by_epoch: pd.DataFrame) -> pd.DataFrame:
     return by_epoch.loc[[*wanted]] if set(wanted) <= set(by_epoch.index) else by_epoch.iloc[:0]
 
 
-def _picked(tables: Tables, reading: Reading) -> dict[int, int]:
+def picked_epochs(tables: Tables, reading: Reading) -> dict[int, int]:
     """By seed the epoch 5-25 of largest K."""
     curves = _compared(clearness(tables, reading))
-    return {seed: int(curves[seed].idxmax()) for seed in tables.seeds} if len(curves) else {}
+    return (
+        {seed: FIRST + int(curves[seed].to_numpy().argmax()) for seed in tables.seeds} if len(curves) else {}
+    )
+
+
+def knowledge(tables: Tables) -> str:
+    """In words: how far from 0.5 the AUCs of real against generated are from epoch 5 on, mean over epochs."""
+    shown = tables.epochs[(tables.epochs["epoch"] >= FIRST) & (tables.epochs["evidence"] == PRIMARY.evidence)]
+    if shown.empty:
+        return f"No network has {FIRST} epochs."
+
+    def distance(column: str, **where: str) -> Interval:
+        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        return student_interval((rows[column] - 0.5).abs().groupby(rows["seed"]).mean())
+
+    lines = []
+    for statistics in STATISTICS:
+        same = {"method": "gradcam", "statistics": statistics}
+        sums = ", ".join(f"{layer} {distance('auc_map', layer=layer, **same)}" for layer in COMPARED_LAYERS)
+        left_out = distance("auc_left_out", layer="block3", **same)
+        logit = distance("auc_logit", layer="block3", **same)
+        lines.append(
+            f"- {statistics} statistics: D's logit {logit}; sum of Grad-CAM's map at {sums}; left out {left_out}"
+        )
+    return (
+        f"Distance of the AUC from 0.5 (0.5 separates perfectly), mean over epochs from {FIRST} on:\n\n"
+        + "\n".join(lines)
+    )
+
+
+def decides_markdown(folder: Path) -> str:
+    """What decides the picture, in three generated sentences, from a profile's published tables.
+
+    Over the epochs 5 to 25, Grad-CAM's evidence for "real", means over networks.
+    """
+    tables = Tables.published(folder)
+    shown = tables.epochs.query("method == 'gradcam' and evidence == 'real' and epoch >= @FIRST")
+    shown = shown.assign(map=(shown["auc_map"] - 0.5).abs(), logit=(shown["auc_logit"] - 0.5).abs())
+
+    def mean(column: str, **where: str) -> Interval:
+        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        return student_interval(rows[column].groupby(rows["seed"]).mean())
+
+    running = {"statistics": "running"}
+    empty = ", ".join(f"{layer} {mean('all_zero', layer=layer, **running)}" for layer in COMPARED_LAYERS)
+    focus = ", ".join(f"{layer} {mean('focus', layer=layer, **running)}" for layer in COMPARED_LAYERS)
+    jumps = {statistics: _jump(tables, replace(PRIMARY, statistics=statistics)) for statistics in STATISTICS}
+    turned = [
+        name
+        for name in RULES
+        if _verdict(name, tables, PRIMARY) != _verdict(name, tables, replace(PRIMARY, statistics="settled"))
+    ]
+    lines = [
+        f"**The layer.** A share of the maps is empty: {empty}; and K, the focus above chance, is {focus}.",
+        f"**BatchNorm's statistics.** From one epoch to the next K moves by {jumps['running']} with the running "
+        f"statistics that a checkpoint holds, and by {jumps['settled']} once they have settled; the verdicts that "
+        f"turn: {', '.join(turned) or 'none'}.",
+        "**Not D's decision alone.** The AUC of real against generated lies "
+        f"{mean('map', layer='conv3', **running)} from 0.5 for the sum of the map, and "
+        f"{mean('logit', layer='conv3', **running)} for D's own logit.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _jump(tables: Tables, reading: Reading) -> Interval:
+    """How much K moves from one epoch to the next, mean over the epochs 5 to 25."""
+    return student_interval(_compared(clearness(tables, reading)).diff().abs().mean())
 
 
 def _log_fid(tables: Tables) -> pd.DataFrame:

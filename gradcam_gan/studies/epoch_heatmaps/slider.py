@@ -18,7 +18,8 @@ def epoch_slider(panel: Panel) -> ipywidgets.Widget:
     """
 
     def picture(row: int) -> bytes:
-        figure = heatmap_grid(replace(panel, maps=panel.maps[[row]], rows=[panel.rows[row]]))
+        seen = None if panel.seen is None else panel.seen[[row]]
+        figure = heatmap_grid(replace(panel, maps=panel.maps[[row]], rows=[panel.rows[row]], seen=seen))
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=100)
         plt.close(figure)

@@ -10,23 +10,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Self
+from typing import Self, cast, get_args
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.data import to_model_range
+from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import digit_mask, map_change
+from gradcam_gan.models.dcgan import Discriminator
+from gradcam_gan.models.options import Padding
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
-from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS, PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
+from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.provenance import provenance
@@ -35,8 +40,6 @@ LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part o
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
-# the parameters of a study that decide a network's tables, beside its training's
-MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
 PARTS = {
     "epochs": "csv",
     "probes": "csv.gz",
@@ -65,6 +68,14 @@ class Tables:
         """Of several networks."""
         return cls(*(pd.concat([getattr(one, part) for one in tables], ignore_index=True) for part in PARTS))
 
+    @classmethod
+    def published(cls, folder: Path) -> Self:
+        """Of all networks that a profile's folder of figures has."""
+        names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
+        if not names:
+            raise InputError(f"{folder / 'networks'} has no tables; make figures makes them")
+        return cls.together([cls.load(folder / "networks", name) for name in names])
+
     @property
     def seeds(self) -> list[int]:
         """Of the networks."""
@@ -79,7 +90,6 @@ class Tables:
 
     def save(self, folder: Path, name: str, origin: Mapping[str, object]) -> None:
         """Write one network's tables and where they come from, the latter last: it says that they are whole."""
-        folder.mkdir(parents=True, exist_ok=True)
         for part, suffix in PARTS.items():
             content = getattr(self, part).to_csv(index=False, float_format="%.4g").encode()
             packed = gzip.compress(content, mtime=0) if suffix.endswith("gz") else content
@@ -103,24 +113,21 @@ def network_tables(study: Study, seed: int, folder: Path) -> Tables:
         folder: of figures; the tables are kept in ``networks`` within it.
     """
     config, kept = study.config(seed), folder / "networks"
-    origin = {"run": config.name, "measured": study.model_dump(mode="json", include=set(MEASURED))}
-    if not has_tables(study, seed, folder):
-        run, device = train(config, study.runs_dir), resolve_device(study.device)
-        images, held_out = training_images(config).images, training_images(config, "test").images
-        reference = reference_for(config, study.runs_dir, device, study.reference_images)
-        scores = evaluate_run(run, reference, count=study.generated_images)
-        explainer = RunExplainer(run, images[: study.calibration_images], device)
-        with cpu_threads(study.threads), reproducible_kernels():
-            found = measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
-        found.save(kept, config.name, origin)
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / f".{config.name}.lock"):
+        if not study.has_tables(seed, folder):
+            _measured(study, config).save(kept, config.name, study.origin_of_tables(seed))
     return Tables.load(kept, config.name)
 
 
-def has_tables(study: Study, seed: int, folder: Path) -> bool:
-    """Whether a network's tables are there, made as this study would make them."""
-    path = folder / "networks" / f"{study.config(seed).name}.json"
-    wanted = study.model_dump(mode="json", include=set(MEASURED))
-    return path.is_file() and files.read_json(path).get("measured") == wanted
+def _measured(study: Study, config: TrainingConfig) -> Tables:
+    run, device = train(config, study.runs_dir), resolve_device(study.device)
+    images, held_out = training_images(config).images, training_images(config, "test").images
+    reference = reference_for(config, study.runs_dir, device, study.reference_images)
+    scores = evaluate_run(run, reference, count=study.generated_images)
+    explainer = RunExplainer(run, images[: study.calibration_images], device)
+    with cpu_threads(study.threads), reproducible_kernels():
+        return measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
 
 
 def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
@@ -300,3 +307,71 @@ def _probe_table(
         keys = {"image": np.arange(len(own[0])), **asdict(reading), "area": focus.area.numpy()}
         tables.append(pd.DataFrame({**keys, **columns, "change": largest_change(torch.stack(own)).numpy()}))
     return pd.concat(tables, ignore_index=True)
+
+
+def block3_arithmetic(explainer: RunExplainer, images: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
+    """Why Grad-CAM at ``block3`` may be empty for "real": what its maps are made of, in units of the logit a place.
+
+    With z the output of ``norm3`` and w_k the mean of the head's weights of channel k, the map is sum_k w_k LReLU(z_k),
+    and LReLU(z) = 0.6 z + 0.4 |z|. BatchNorm keeps z near 0 on average, |z| is positive everywhere: where most w_k are
+    negative, 0.4 sum_k w_k |z_k| lies below 0, and more so than the map varies from place to place.
+
+    Returns:
+        A row an epoch: ``negative_channels``, the share of w_k below 0; ``offset``, the mean of 0.4 sum_k w_k |z_k|;
+        ``rest``, that of 0.6 sum_k w_k z_k; ``spread``, the standard deviation of a map over its places, mean over
+        images; ``all_zero``, the share of maps without evidence for "real".
+    """
+    rows = []
+    for epoch in epochs:
+        network = cast(Discriminator, explainer.explained(epoch, "running"))
+        with torch.no_grad():
+            before = network.layers[:7](to_model_range(images).to(explainer.device))
+            weights = cast(nn.Conv2d, network.layers[8]).weight.mean((0, 2, 3))[:, None, None]
+        offset, rest = (0.4 * weights * before.abs()).sum(1), (0.6 * weights * before).sum(1)
+        maps = offset + rest
+        rows.append(
+            {
+                "epoch": epoch,
+                "negative_channels": float((weights < 0).double().mean()),
+                "offset": float(offset.mean()),
+                "rest": float(rest.mean()),
+                "spread": float(maps.std((1, 2)).mean()),
+                "all_zero": float((maps.amax((1, 2)) <= 0).double().mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def padding_shares(study: Study) -> pd.DataFrame:
+    """The cause of C5: the share of probes that D looks around, by padding, in the regime of the pairs.
+
+    Trains those networks that are not there.
+
+    Returns:
+        A row a seed, columns ``zeros`` and ``background``: mean over the last three epochs, under the primary reading.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for seed, padding in product(study.pairs.seeds, get_args(Padding)[:2]):
+        config = study.pair_config(seed, padding)
+        images, probes = (training_images(config, split).images for split in ("train", "test"))
+        explainer = RunExplainer(train(config, study.runs_dir), images[: study.calibration_images])
+        probes, shares = probes[: study.probe_images], []
+        for epoch in explainer.run.epochs[-3:]:
+            maps, _ = explainer.signed(probes, epoch, PRIMARY.statistics, [PRIMARY.method], [PRIMARY.layer])
+            heat = evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence)
+            shares.append(measure_epoch(heat, DigitFocus(probes, heat.shape[1:]))["around"])
+        found.setdefault(padding, {})[seed] = float(np.mean(shares))
+    return pd.DataFrame(found).rename_axis("seed")
+
+
+def extreme_probes(probes: pd.DataFrame, count: int) -> dict[str, list[int]]:
+    """Images by name of what is special about them, over all networks: ``count`` of each kind.
+
+    Args:
+        probes: ``Tables.probes`` under one reading.
+        count: of each.
+    """
+    focus = probes.filter(regex=r"^focus_\d+$").mean(axis=1).groupby(probes["image"]).mean()
+    change = probes.groupby("image")["change"].mean().dropna()
+    chosen = {"changes most": -change, "changes least": change, "looked around": focus}
+    return {name: values.sort_values(kind="stable").index[:count].tolist() for name, values in chosen.items()}
