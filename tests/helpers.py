@@ -80,16 +80,3 @@ def texts(labels):
 def legend_of(axes):
     return texts(axes.get_legend().get_texts())
 
-
-# the pruning experiment's rule as a test may have it
-RULE = {
-    "epoch": 2,
-    "method": "gradcam",
-    "statistics": "running",
-    "evidence": "fake",
-    "normalisation": "min-max",
-    "tau": 0.25,
-    "cut": 0.7,
-    "probe_images": 10,
-    "calibration_images": 32,
-}

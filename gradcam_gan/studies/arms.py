@@ -52,7 +52,7 @@ class Pruning(Rule):
     share: float | None = Field(
         None, gt=0, lt=1, description="delete this share of the images; None: as many as the rule deletes"
     )
-    calibration_images: int = Field(ge=2, description="training images for reference statistics")
+    calibration_images: int = Field(ge=2, description="training images for reference and settled statistics")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,19 +1,18 @@
 """Notebook 3: does it help to delete the images that the heatmap covers (claim C6)?
 
 The paper (section 3): where 70 % or more of an image's activation map counts as important, delete the image and train
-again. It does not say from what value on a map is important, nor on which scale: so how many images go is
-measured over a grid of the answers (``rule_grid``), before anything is trained.
+again. From which value on a map is important it does not say. Here any value above 0 is, at the layer's own resolution,
+which leaves no number free; how many images would go under other answers is measured beside it (``rule_grid``).
 
-Each arm deletes the training images with the largest of its own scores (``select``), is trained anew on the others,
-and compared with its baseline in two ways. At matched iterations it has made as many steps, so it has seen its
-fewer images more often. At matched epochs it has passed over its images as often, with fewer steps.
+Which images go is said by the study's own network of a seed; an arm is a short training of that seed without them
+(``Study.pairs``). It makes as many iterations as its baseline, so it sees its fewer images more often.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,222 +20,47 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 from torch import Tensor
 
-from gradcam_gan.data import ImageSet
-from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.explaining.cam import Evidence, evidence_maps
-from gradcam_gan.explaining.measures import Normalisation, coverage
-from gradcam_gan.intervals import Interval, paired_differences
+from gradcam_gan.explaining.cam import evidence_maps
+from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.intervals import sign_flip
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
-from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
-from gradcam_gan.scoring.scores import SCORES, Reference, evaluate_run
-from gradcam_gan.studies.arms import Arm, Pruning
-from gradcam_gan.studies.claims import ENOUGH_SEEDS, NOTHING, Claim, Finding, Outcome, pairs_of
-from gradcam_gan.studies.epoch_heatmaps.tables import clearness
-from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES
+from gradcam_gan.scoring.scores import Reference, evaluate_run
+from gradcam_gan.studies import claims
+from gradcam_gan.studies.arms import Arm
+from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, paired
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND
+from gradcam_gan.studies.epoch_heatmaps.tables import select as select_rows
+from gradcam_gan.studies.readings import COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES
+from gradcam_gan.studies.selection import Selection, coverage, largest, selection
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks
-from gradcam_gan.training import files
-from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
-from gradcam_gan.training.loop import train, training_images
+from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
+from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
-METRICS = (
-    "fid",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "prdc_coverage",
-    "class_entropy",
-    "nearest_training_ratio",
-)
-MATCHINGS = ("iterations", "epochs")
 BASELINE = "baseline"
-CHUNK = 2048  # images whose maps are enlarged at a time
-SHRINKAGE = 0.01  # of a class's covariance towards the identity: few images span too few directions
+LAST_CHECKPOINTS = 3  # whose mean an arm's score is
+METRICS = (
+    "log_fid", "kid", "precision", "recall", "density", "prdc_coverage", "class_entropy", "nearest_training_ratio",
+)  # fmt: skip
+TOP = 0.2  # share of the images that claim C6 is judged on, whatever the rule deletes
+WORTHWHILE = (0.01, 0.5)  # share of the images: less changes nothing, more leaves too few
+HOLDS_FROM, FAILS_TO = 10, 2  # networks of the planned ones in which it does
+TOP_20, RANDOM_20 = "dose 20 %", "random 20 %"
+NO_EFFECT = 0.15  # of log FID
+RULE = Rule(
+    "change of log FID: without the 20 % of highest coverage, minus without 20 % at random",
+    holds_above=0,
+    fails_below=0,
+    if_true=-0.3,  # twice what would count as no effect
+    if_false=0,
+    lower_is_better=True,
+    equivalence=NO_EFFECT,
+)
 
 
-# --- which images go
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What an arm keeps, and what the rule saw.
-
-    Attributes:
-        keep: bool (N,), True for the training images that stay.
-        coverage: (N,) in 0..1, the share of each image's map that is important.
-        epoch: whose discriminator scored them.
-    """
-
-    keep: np.ndarray
-    coverage: np.ndarray
-    epoch: int
-
-    def save(self, path: Path) -> None:
-        """Write it as safetensors, whole or not at all."""
-        tensors = {
-            "keep": torch.from_numpy(self.keep),
-            "coverage": torch.from_numpy(self.coverage),
-            "epoch": torch.tensor(self.epoch),
-        }
-        files.write_bytes(path, files.tensor_bytes(tensors))
-
-    @classmethod
-    def load(cls, path: Path) -> "Selection":
-        """Read it back.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        tensors = files.read_tensors(path)
-        if not tensors.keys() >= {"keep", "coverage", "epoch"}:
-            raise RunError(f"{path} holds no selection; delete it to make it again")
-        return cls(tensors["keep"].numpy(), tensors["coverage"].numpy(), int(tensors["epoch"]))
-
-
-Selections = Mapping[tuple[str, int], Selection]  # by an arm's label and its seed
-
-
-def selection(arm: Arm, runs_dir: Path | str) -> Selection:
-    """Which training images an arm keeps: read, or chosen now and kept under ``runs_dir/selections``.
-
-    Trains the baseline if it is not there.
-
-    Raises:
-        InputError: as ``train``.
-        RunError: as ``train``; a stored selection is damaged.
-    """
-    path = Path(runs_dir) / "selections" / f"{arm.name}.safetensors"
-    if not path.is_file():
-        images, held_out = training_images(arm.baseline), training_images(arm.baseline, "test").images
-        run = train(arm.baseline, runs_dir)
-        device = resolve_device(arm.training.device)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with cpu_threads(arm.training.threads), reproducible_kernels():
-            explainer = RunExplainer(run, images.images[: arm.pruning.calibration_images], device)
-            evaluator = evaluator_for(arm.baseline.data, images, Path(runs_dir) / "evaluators", device)
-            select(arm.pruning, explainer, images, held_out, evaluator).save(path)
-    return Selection.load(path)
-
-
-def select(
-    pruning: Pruning, explainer: RunExplainer, images: ImageSet, held_out: Tensor, evaluator: Evaluator
-) -> Selection:
-    """Score all training images and choose which stay.
-
-    The explainer is of the baseline, whose seed is also that of the ``random`` arm; ``held_out`` images, uint8
-    (M, C, H, W), are for ``scoring_epoch``, the evaluator for ``instance-selection``.
-    """
-    epoch = scoring_epoch(pruning, explainer, held_out)
-    covered = coverage_scores(pruning, explainer, images.images, epoch)
-    match pruning.arm:
-        case "rule70" | "dose":
-            scores = covered
-        case "inverse":
-            scores = -covered
-        case "random":
-            scores = np.random.default_rng(explainer.run.config.seed).random(len(covered))
-        case "instance-selection":
-            scores = rarity(images, evaluator)
-        case "self-diagnosing":
-            scores = -diagnosis(pruning, explainer, images.images)
-    return Selection(kept(pruning, covered, scores), covered, epoch)
-
-
-def kept(pruning: Pruning, covered: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Which images stay, bool (N,).
-
-    The rule deletes every image whose coverage (``coverage_scores``) is at least the cut. Every other arm deletes as
-    many, or its share: those with the largest scores (N,) of its own, of equal ones the first in order.
-    """
-    by_rule = covered >= pruning.cut
-    if pruning.arm == "rule70":
-        return ~by_rule
-    count = int(by_rule.sum()) if pruning.share is None else round(pruning.share * len(covered))
-    keep = np.ones(len(covered), dtype=bool)
-    keep[np.argsort(-scores, kind="stable")[:count]] = False
-    return keep
-
-
-def scoring_epoch(pruning: Pruning, explainer: RunExplainer, held_out: Tensor) -> int:
-    """The epoch whose discriminator scores the images: the one named, or the clearest of the baseline's.
-
-    That has the largest mean focus lift of this one network (claim C2), over the first ``probe_images`` of
-    ``held_out``, uint8 (M, C, H, W).
-    """
-    if pruning.epoch != "clearest":
-        return pruning.epoch
-    explained = explainer.explain(
-        held_out[: pruning.probe_images],
-        [epoch for epoch in explainer.run.epochs if epoch > 0],
-        statistics=[pruning.statistics],
-        methods=[pruning.method],
-    )
-    reading = Reading(pruning.method, pruning.statistics, pruning.evidence)
-    lift = clearness(explained.measures([reading]), "seed").iloc[0]
-    return int(lift.index[int(lift.argmax())])
-
-
-def coverage_scores(pruning: Pruning, explainer: RunExplainer, images: Tensor, epoch: int) -> np.ndarray:
-    """Share of each image's map that is important, (N,) in 0..1, at one epoch of the baseline.
-
-    Images are the training images, uint8 (N, C, H, W).
-    """
-    explained = explainer.explain(images, [epoch], statistics=[pruning.statistics], methods=[pruning.method])
-    signed = explained.signed[epoch, pruning.statistics, pruning.method]
-    return _coverages(signed, pruning.evidence, images.shape[2:], [(pruning.normalisation, pruning.tau)])[0]
-
-
-def _coverages(
-    signed: Tensor, evidence: Evidence, size: Sequence[int], choices: Sequence[tuple[Normalisation, float]]
-) -> np.ndarray:
-    """Coverage (K, N) of N maps at the images' size, under K choices of a normalisation and tau."""
-    parts = []
-    for some in signed.split(CHUNK):
-        maps = evidence_maps(some, evidence, size)
-        parts.append([coverage(maps, tau=tau, normalisation=scale).numpy() for scale, tau in choices])
-    return np.concatenate(parts, axis=1)
-
-
-def rarity(images: ImageSet, evaluator: Evaluator) -> np.ndarray:
-    """How untypical each image is of its class, (N,) above 0 and up to 1: its rank within the class.
-
-    Instance selection (DeVries et al. 2020) fits one Gaussian to the evaluator's features of each class and keeps the
-    images of highest density, as many of every class.
-    """
-    with torch.inference_mode():
-        device = next(evaluator.parameters()).device
-        parts = [evaluator.features(some.to(device)).cpu() for some in images.images.split(CHUNK)]
-    features, labels = torch.cat(parts).double().numpy(), images.labels.numpy()
-    scores = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = features[labels == label]
-        spread = np.cov(members, rowvar=False) if len(members) > 1 else np.zeros((features.shape[1],) * 2)
-        scale = np.trace(spread) / len(spread) or 1.0
-        spread = (1 - SHRINKAGE) * spread + SHRINKAGE * scale * np.eye(len(spread))
-        density = stats.multivariate_normal(members.mean(0), spread).logpdf(members)
-        scores[labels == label] = stats.rankdata(-density) / len(members)
-    return scores
-
-
-def diagnosis(pruning: Pruning, explainer: RunExplainer, images: Tensor) -> np.ndarray:
-    """Mean plus standard deviation of D's logit over the trained epochs, (N,): high for underrepresented images.
-
-    Self-diagnosing GAN (Lee et al. 2021) shows images with high values more often; here those with low ones go.
-    Arguments as for ``coverage_scores``.
-    """
-    how: Any = {"statistics": [pruning.statistics], "methods": [pruning.method]}
-    by_epoch = [
-        explainer.explain(images, [epoch], **how).logits[epoch, pruning.statistics]
-        for epoch in explainer.run.epochs
-        if epoch > 0
-    ]
-    logits = torch.stack(by_epoch).double()
-    return (logits.mean(0) + logits.std(0, correction=0)).numpy()
+# --- which images would go
 
 
 def rule_grid(
@@ -244,305 +68,319 @@ def rule_grid(
 ) -> pd.DataFrame:
     """How many images the rule deletes under every answer to what the paper leaves open.
 
-    Images are the training images, uint8 (N, C, H, W), explained at one epoch of a baseline.
+    Images are training images, uint8 (N, C, H, W), explained at one epoch of one network.
 
     Returns:
-        A row per method, statistics, evidence, normalisation, tau and cut: ``deleted``, the share of images, 0..1; with
-        ``seed`` and ``epoch``. Normalisation ``fixed`` divides every map by one number, the median of the maps' maxima.
+        A row per reading (the columns of ``Reading``), ``tau`` and ``cut``: ``deleted``, the share of images, 0..1;
+        with ``seed`` and ``epoch``.
     """
-    explained, rows = explainer.explain(images, [epoch]), []
-    for statistics, method, evidence in product(STATISTICS, COMPARED_METHODS, EVIDENCES):
-        reading, signed = Reading(method, statistics, evidence), explained.signed[epoch, statistics, method]
-        maxima = evidence_maps(signed, evidence).amax((1, 2))
-        # all maps may be zero: then any number will do
-        typical = float(maxima[maxima > 0].median()) if (maxima > 0).any() else 1.0
-        scales: dict[str, Normalisation] = {"max": "max", "min-max": "min-max", "fixed": typical}
-        shares = _coverages(signed, evidence, images.shape[2:], list(product(scales.values(), taus)))
-        keys = {**asdict(reading), "seed": explainer.run.config.seed, "epoch": epoch}
-        rows += [
-            {**keys, "normalisation": name, "tau": tau, "cut": cut, "deleted": (covered >= cut).mean()}
-            for (name, tau), covered in zip(product(scales, taus), shares, strict=True)
-            for cut in cuts
-        ]
+    rows = []
+    for statistics in STATISTICS:
+        signed, _ = explainer.signed(images, epoch, statistics, COMPARED_METHODS, COMPARED_LAYERS)
+        for layer, method, evidence in product(COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES):
+            maps = evidence_maps(signed[layer, method].cpu(), evidence)
+            keys = asdict(Reading(method, statistics, evidence, layer))
+            for tau, cut in product(taus, cuts):
+                deleted = float((coverage(maps, tau) >= cut).double().mean())
+                rows.append({**keys, "tau": tau, "cut": cut, "deleted": deleted})
+    return pd.DataFrame(rows).assign(seed=explainer.run.config.seed, epoch=epoch)
+
+
+def grid_outcomes(grid: pd.DataFrame) -> pd.DataFrame:
+    """Part (a) of C6 under every answer: a row each, with the mean share ``deleted`` over networks and ``outcome``."""
+    keys = ["layer", "statistics", "method", "evidence", "tau", "cut"]
+    shares = grid.groupby(keys, sort=False)["deleted"]
+    return pd.DataFrame({"deleted": shares.mean(), "outcome": shares.agg(count_outcome)}).reset_index()
+
+
+def shown_deletion(covered: np.ndarray, cut: float) -> tuple[np.ndarray, str]:
+    """What a contact sheet shows as deleted, bool (N,), and in words: by the rule, if that divides the images."""
+    by_rule, top = covered >= cut, f"the {TOP:.0%} of highest coverage"
+    if 0 < by_rule.sum() < len(covered):
+        return by_rule, f"the rule deletes {by_rule.mean():.1%} of the images"
+    which = "all images" if by_rule.any() else "no image"
+    return largest(
+        covered, round(TOP * len(covered))
+    ), f"the rule deletes {which}, so {top} are shown as deleted"
+
+
+def contact_sheet(gone: np.ndarray, images: Tensor, count: int) -> Tensor:
+    """What goes and what stays: the first images in order, two rows of either kind.
+
+    Args:
+        gone: bool (N,), which are deleted.
+        images: uint8 (N, C, H, W).
+        count: the most images of either kind, an even number; fewer leave white places.
+
+    Returns:
+        Four rows (4, count / 2, C, H, W).
+    """
+    first = [images[torch.from_numpy(chosen)][:count] for chosen in (gone, ~gone)]
+    padded = [torch.cat([some, some.new_full((count - len(some), *some.shape[1:]), 255)]) for some in first]
+    return torch.cat(padded).unflatten(0, (4, -1))
+
+
+def looks_around(selections: Mapping[int, Selection], cut: float) -> pd.DataFrame:
+    """Does D look around the digits that go (claim C5's measure, a lift below 0.5) more often than around the others?
+
+    Args:
+        selections: one a network, by seed.
+        cut: of the rule.
+
+    Returns:
+        A row per network and ``way`` of deleting (the rule, or the top 20 % by coverage): ``seed``, ``deleted`` (share
+        of the images), ``around_deleted``, ``around_kept`` (share of those; NaN where there are none), ``difference``.
+    """
+    rows = []
+    for seed, chosen in selections.items():
+        ways = {
+            "rule": chosen.coverage >= cut,
+            "top 20 %": largest(chosen.coverage, round(TOP * len(chosen.coverage))),
+        }
+        around = chosen.lift < AROUND
+        for way, gone in ways.items():
+            of_gone, of_kept = (around[part].mean() if part.any() else math.nan for part in (gone, ~gone))
+            shares = {"around_deleted": of_gone, "around_kept": of_kept, "difference": of_gone - of_kept}
+            rows.append({"seed": seed, "way": way, "deleted": gone.mean(), **shares})
     return pd.DataFrame(rows)
-
-
-def contact_sheet(selections: Selections, images: Tensor, count: int) -> tuple[tuple[str, int], Tensor]:
-    """What goes and what stays: the first images, in order, of the first arm that deletes some and keeps some.
-
-    Returns:
-        The arm's label and seed, and four rows (4, K, C, H, W), at most ``count`` images of either kind: two rows of
-        deleted ones, two of kept.
-
-    Raises:
-        InputError: there is no such arm.
-    """
-    for key, chosen in selections.items():
-        keep = torch.from_numpy(chosen.keep)
-        fewer = min(count, int(keep.sum()), int((~keep).sum())) // 2 * 2
-        if fewer:
-            return key, torch.cat([images[~keep][:fewer], images[keep][:fewer]]).unflatten(0, (4, -1))
-    raise InputError("no arm deletes some images and keeps some; set pruning.doses, such as [0.2]")
-
-
-def deleted_by_class(selections: Selections, images: ImageSet) -> pd.DataFrame:
-    """Which classes go: a row a class, a column an arm, the share of its images that are deleted (mean over seeds)."""
-    deleted = pd.DataFrame({key: ~chosen.keep for key, chosen in selections.items()})
-    shares = deleted.groupby(images.labels.numpy()).mean()  # columns: an arm's label, a seed
-    table = pd.DataFrame({label: shares.loc[:, [label]].mean(axis=1) for label in shares.columns.unique(0)})
-    return table.set_axis([images.class_names[label] for label in table.index])
 
 
 # --- every arm trained anew on what it keeps
 
 
-def idle_reason(chosen: Selection, batch_size: int) -> str:
-    """Why an arm is not trained; empty where it is.
-
-    One that deletes nothing would train to its baseline, bit for bit; one that leaves less than a batch cannot be
-    trained.
-    """
-    if chosen.keep.all():
-        return "deletes nothing"
-    return "leaves less than a batch" if chosen.keep.sum() < batch_size else ""
-
-
-def matched_epoch(epochs: int, chosen: Selection) -> int:
-    """The checkpoint at which an arm has passed over its images ``epochs`` times.
-
-    A checkpoint comes after as many iterations as an epoch of the baseline has.
-    """
-    return max(1, round(epochs * chosen.keep.mean()))
-
-
 def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> pd.DataFrame:
-    """Get or train one arm, and score ``count`` images of its generator at both matchings.
+    """Get or train one arm, and score ``count`` images of each of its last generators.
+
+    An arm that deletes nothing is its baseline, bit for bit. One that leaves less than a batch cannot be trained.
 
     Returns:
-        Two rows, ``matching`` being ``iterations`` and ``epochs``: ``arm`` (with its share), ``kind`` (without),
-        ``seed``, ``deleted`` (share of the training images), ``idle`` (why it was not trained, or empty), ``epoch``
-        (whose generator) and the scores of ``evaluate``.
+        One row: ``arm``, ``seed``, ``deleted`` and ``by_rule`` (shares of the training images that the arm and the rule
+        delete), and means over the last three checkpoints: ``METRICS``, or none of these where it cannot be trained.
 
     Raises:
-        InputError, RunError: as ``train`` and ``evaluate``.
+        InputError, RunError: as ``train`` and ``evaluate_run``.
     """
     chosen, config = selection(arm, runs_dir), arm.training
-    idle = idle_reason(chosen, config.batch_size)
-    if idle:
-        table = pd.DataFrame({"matching": MATCHINGS})
-    else:
-        epochs = dict(zip(MATCHINGS, (config.epochs, matched_epoch(config.epochs, chosen)), strict=True))
-        table = _scored(train(config, runs_dir, chosen.keep), epochs, reference, count)
-    deleted = 1 - chosen.keep.mean()
-    return table.assign(arm=arm.label, kind=arm.pruning.arm, seed=arm.seed, deleted=deleted, idle=idle)
+    by_rule = float((chosen.coverage >= arm.pruning.cut).mean())
+    row = {"arm": arm.label, "seed": arm.seed, "deleted": 1 - chosen.keep.mean(), "by_rule": by_rule}
+    if chosen.keep.sum() < config.batch_size:
+        return pd.DataFrame([row])
+    run = train(config, runs_dir, None if chosen.keep.all() else chosen.keep)
+    return pd.DataFrame([row | last_scores(run, reference, count)])
 
 
-def evaluate_baseline(run: Run, epoch: int, reference: Reference, count: int) -> pd.DataFrame:
-    """The same rows for a baseline, whose matchings coincide: its generator after ``epoch`` epochs."""
-    table = _scored(run, dict.fromkeys(MATCHINGS, epoch), reference, count)
-    return table.assign(arm=BASELINE, kind=BASELINE, seed=run.config.seed, deleted=0.0, idle="")
-
-
-def _scored(run: Run, epochs: Mapping[str, int], reference: Reference, count: int) -> pd.DataFrame:
-    """A row per matching: its epoch, and the scores of the generator there."""
-    scores = evaluate_run(run, reference, epochs=sorted(set(epochs.values())), count=count)
-    return pd.DataFrame({"matching": epochs.keys(), "epoch": epochs.values()}).merge(scores, on="epoch")
+def last_scores(run: Run, reference: Reference, count: int) -> dict[str, float]:
+    """``METRICS`` of a run's generators, each the mean over its last three checkpoints."""
+    trained = [epoch for epoch in run.epochs if epoch > 0]
+    scores = evaluate_run(run, reference, epochs=trained[-LAST_CHECKPOINTS:], count=count)
+    scores = scores.assign(log_fid=np.log(scores["fid"]))
+    return {metric: float(scores[metric].mean()) for metric in METRICS}
 
 
 def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
     """Get or train every arm of a study, and score it and its baselines.
 
     Returns:
-        Rows of ``evaluate_baseline`` and ``evaluate_arm``.
+        Rows as of ``evaluate_arm``, first the ``baseline`` of each seed, which has no ``by_rule``.
     """
-    count, runs_dir = study.generated_images, study.runs_dir
-    baselines = [train(study.config(seed), runs_dir) for seed in study.pruning.seeds]
-    rows = [evaluate_baseline(run, study.pruning.epochs, reference, count) for run in baselines]
-    rows += [evaluate_arm(arm, runs_dir, reference, count) for arm in study.arms()]
-    first = ["arm", "kind", "seed", "deleted", "idle", "matching", "epoch"]
-    return pd.concat(rows, ignore_index=True).set_index(first).reset_index()
+    count, rows = study.generated_images, []
+    for seed in study.pairs.seeds:
+        run = train(study.pair_config(seed), study.runs_dir)
+        scores = last_scores(run, reference, count)
+        rows.append(pd.DataFrame([{"arm": BASELINE, "seed": seed, "deleted": 0.0, **scores}]))
+    rows += [evaluate_arm(arm, study.runs_dir, reference, count) for arm in study.arms()]
+    return pd.concat(rows, ignore_index=True)
 
 
-def differences(results: pd.DataFrame, metrics: Sequence[str] = METRICS, to: str = BASELINE) -> pd.DataFrame:
-    """Each arm of ``run_experiment`` minus another, paired by seed; arms that were not trained are left out.
+def compared_arms(scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each arm of ``run_experiment`` with its baseline, and with deleting as many at random."""
+    names = [arm for arm in dict.fromkeys(scores["arm"]) if arm != BASELINE]
+    at_random = {
+        arm: "random" + arm.removeprefix(arm.split()[0]) for arm in names if not arm.startswith("random")
+    }
+    return [
+        *dict.fromkeys(names, BASELINE).items(),
+        *((arm, to) for arm, to in at_random.items() if to in names),
+    ]
+
+
+def differences(scores: pd.DataFrame) -> pd.DataFrame:
+    """The ``compared_arms``, one minus the other, paired by seed.
 
     Returns:
-        A row per matching, arm and metric: ``arm``, ``kind``, ``matching``, ``metric``, ``deleted`` (mean share),
-        ``estimate``, ``low``, ``high`` and ``n`` (of ``paired_differences``), ``effect`` (the estimate over the
-        baseline's standard deviation from seed to seed; NaN where that is undefined).
+        A row per pair and metric: ``arm``, ``to``, ``metric``, Student's interval (``columns_of``), and ``effect``, the
+        estimate over the baseline's standard deviation from seed to seed.
     """
-    tables = []
-    for matching, rows in results[results["idle"] == ""].groupby("matching", sort=False):
-        arms = {str(arm): group for arm, group in rows.groupby("arm", sort=False) if arm != to}
-        found = paired_differences(rows, "arm", dict.fromkeys(arms, to), metrics)
-        baseline = rows[rows["arm"] == BASELINE]
-        deviation = pd.Series({metric: baseline[metric].std() for metric in metrics})
-        tables.append(
-            found.assign(
-                matching=matching,
-                kind=found["arm"].map({arm: group["kind"].iloc[0] for arm, group in arms.items()}),
-                deleted=found["arm"].map({arm: group["deleted"].mean() for arm, group in arms.items()}),
-                effect=found["estimate"] / found["metric"].map(deviation.where(deviation > 0)),
-            )
-        )
-    columns = ["arm", "kind", "matching", "metric", "deleted", "estimate", "low", "high", "n", "effect"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    deviations = scores[scores["arm"] == BASELINE][list(METRICS)].std()
+    deviations = deviations.where(deviations > 0)
+    rows = []
+    for (arm, to), metric in product(compared_arms(scores), METRICS):
+        found = paired(minus(scores, arm, to, metric))
+        effect = found.estimate / deviations[metric]
+        rows.append({"arm": arm, "to": to, "metric": metric, **claims.columns_of(found), "effect": effect})
+    return pd.DataFrame(rows)
 
 
 # --- charts
 
 
-def rule_heatmap(grid: pd.DataFrame) -> Figure:
-    """Share of training images that the 70 % rule deletes, over everything that it leaves open (``rule_grid``).
+def answer_chart(scores: pd.DataFrame) -> Figure:
+    """C6 in one picture: how many images the rule deletes in each network; then the arms' scores against one another.
 
-    Several networks are averaged.
+    Ticks are single networks, bars 95 % intervals over them. Grey is what the claim asks for on the left, and what
+    counts as no effect in the middle.
     """
-    order = ["method", "statistics", "evidence"]
-    table = grid.pivot_table("deleted", order, ["normalisation", "tau", "cut"], sort=False)
-    cells = 100 * table.to_numpy()
-    cuts, taus = grid["cut"].nunique(), grid["tau"].nunique()
+    by_rule = scores.groupby("seed")["by_rule"].first()
+    pairs = compared_arms(scores)
+    compared = differences(scores)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(PAGE, 0.2 * len(table) + 1.15))
-        sns.heatmap(
-            cells,
-            ax=axes,
-            cmap="cividis",
-            vmin=0,
-            vmax=100,
-            annot=np.where((cells > 0) & (cells < 0.5), "<1", np.char.mod("%.0f", cells)),
-            fmt="",
-            annot_kws={"size": 5},
-            cbar_kws={"label": "images deleted (%)", "pad": 0.01},
-        )
-        names = [str(Reading(*choice)) for choice in table.index.to_frame().to_numpy()]
-        columns = table.columns.to_frame(index=False)
-        percents = [f"{100 * cut:g}" for cut in columns["cut"]]
-        axes.set_yticks(np.arange(len(names)) + 0.5, names, rotation=0)
-        axes.set_xticks(np.arange(cells.shape[1]) + 0.5, percents, size=5, rotation=0)
-        axes.set_xlabel("cut: delete from this share of the map on (%)")
-        centred: Any = {"ha": "center", "va": "bottom"}
-        for start in range(0, cells.shape[1], cuts):
-            normalisation, tau = columns["normalisation"].iloc[start], columns["tau"].iloc[start]
-            axes.text(start + cuts / 2, -0.15, f"τ {tau:g}", size=6, **centred)
-            first = start % (cuts * taus) == 0  # of a normalisation
-            axes.axvline(start, color="white", lw=3 if first and start else 1)
-            if first:
-                middle = start + cuts * taus / 2
-                axes.text(middle, -0.8, f"normalisation: {normalisation}", size=7, **centred)
-        axes.tick_params(length=0)
-    return figure
-
-
-def class_balance(shares: pd.DataFrame) -> Figure:
-    """Share of each class that an arm deletes (``deleted_by_class``)."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(PAGE, 1.9))
-        sns.heatmap(
-            100 * shares.T, ax=axes, cmap="cividis", vmin=0, annot=True, fmt=".0f", annot_kws={"size": 6},
-            cbar_kws={"label": "deleted (%)", "pad": 0.01},
-        )  # fmt: skip
-        axes.set(xlabel="class", ylabel="")
-        axes.tick_params(length=0, rotation=0)
-    return figure
-
-
-def arm_chart(compared: pd.DataFrame, results: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Each arm minus its baseline, paired by seed: a tick a network, the mean with its interval; a panel a metric.
-
-    Args:
-        compared: rows of ``differences``.
-        results: rows of ``run_experiment``.
-        metrics: which scores.
-    """
-    arms = [arm for arm in dict.fromkeys(results["arm"]) if arm != BASELINE]
-    deleted = results.groupby("arm")["deleted"].mean()
-    names = [arm if "%" in arm else f"{arm} ({100 * deleted[arm]:.0f} %)" for arm in arms]
-    scored = results[results["idle"] == ""].set_index(["matching", "arm", "seed"])
-    with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(
-            1, len(metrics), figsize=(PAGE, 0.26 * len(arms) + 0.9), sharey=True, squeeze=False
-        )
-        for axes, metric in zip(all_axes[0], metrics, strict=True):
+        figure, panels = plt.subplots(1, 3, figsize=(PAGE, 0.7 + 0.22 * max(len(by_rule), 1.5 * len(pairs))))
+        panels[0].axvspan(*(100 * share for share in WORTHWHILE), color="0.9", lw=0)
+        panels[0].plot(100 * by_rule, range(len(by_rule)), "o", ms=4)
+        panels[0].set_yticks(range(len(by_rule)), by_rule.index)
+        panels[0].set(xlim=(-4, 104), xlabel="deleted by the rule (%)", ylabel="network (seed)")
+        panels[1].axvspan(-NO_EFFECT, NO_EFFECT, color="0.9", lw=0)
+        for axes, metric, name in zip(panels[1:], ("log_fid", "recall"), ("log FID", "recall"), strict=True):
             axes.axvline(0, color="0.4", lw=0.8)
-            for i, matching in enumerate(dict.fromkeys(compared["matching"])):
-                place = np.arange(len(arms)) + 0.26 * (i - 0.5)
-                rows = compared[(compared["metric"] == metric) & (compared["matching"] == matching)]
-                style: Any = {"fmt": "os"[i], "color": f"C{i}", "mfc": "white" if i else "C0"}
-                rows = rows.set_index("arm").reindex(arms)
-                intervals(axes, rows, place, label=f"matched {matching}", **style)
-                single = scored.loc[matching][metric]
-                for arm, height in zip(arms, place, strict=True):
-                    if arm in single.index:
-                        network_ticks(axes, (single[arm] - single[BASELINE]).dropna(), height)
-            axes.set_xlabel(f"Δ {SCORES[metric].label}")
-            axes.grid(axis="x", alpha=0.3)
-        all_axes[0, 0].set_yticks(range(len(arms)), names)
-        all_axes[0, 0].invert_yaxis()
-        legend_above(figure, all_axes[0, 0], 2)
+            rows = compared[compared["metric"] == metric]  # in the order of the pairs
+            intervals(axes, rows, range(len(pairs)), fmt="o", color="C1")
+            for height, pair in enumerate(pairs):
+                network_ticks(axes, minus(scores, *pair, metric), height)
+            axes.set_yticks(range(len(pairs)), [f"{arm}\n− {to}" for arm, to in pairs])
+            axes.tick_params(labelleft=axes is panels[1])
+            axes.set(xlabel=f"change of {name}", ylim=(-0.6, len(pairs) - 0.4))
+        for axes in panels:
+            axes.invert_yaxis()
     return figure
 
 
-def dose_chart(compared: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """The scores' change against the baseline by the share of images deleted: a line or a point for each kind of arm.
+def deletion_by_epoch(epochs: pd.DataFrame, marked: int) -> Figure:
+    """Share of probe images that the rule deletes after every epoch: a line a network, a panel a reading.
 
     Args:
-        compared: rows of ``differences`` of one matching.
-        metrics: which scores, a panel each.
+        epochs: of ``Tables``.
+        marked: the epoch at which the rule is applied.
     """
+    lines = list(product(EVIDENCES, COMPARED_LAYERS))
+    size = (PAGE, 0.95 * len(lines) + 0.8)
     with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(1, len(metrics), figsize=(PAGE, 2.2), squeeze=False)
-        for axes, metric in zip(all_axes[0], metrics, strict=True):
-            axes.axhline(0, color="0.4", lw=0.8)
-            by_kind = compared[compared["metric"] == metric].groupby("kind", sort=False)
-            for i, (kind, group) in enumerate(by_kind):
-                rows = group.sort_values("deleted")
-                style: Any = {"marker": "os^DvP"[i], "lw": 1, "color": f"C{i}", "label": kind}
-                intervals(axes, rows, 100 * rows["deleted"], upright=True, **style)
-            axes.set(xlabel="images deleted (%)", ylabel=f"Δ {SCORES[metric].label}")
-        legend_above(figure, all_axes[0, 0], 6)
+        figure, panels = plt.subplots(len(lines), len(STATISTICS), figsize=size, sharex=True, sharey=True)
+        for row, (evidence, layer) in zip(panels, lines, strict=True):
+            row[0].set_ylabel(f"{layer}\nfor “{evidence}”")
+            for axes, statistics in zip(row, STATISTICS, strict=True):
+                axes.axhspan(*(100 * share for share in WORTHWHILE), color="0.92", lw=0)
+                axes.axvline(marked, color="0.4", lw=0.8, ls=":")
+                for i, method in enumerate(COMPARED_METHODS):
+                    own = select_rows(epochs, Reading(method, statistics, evidence, layer))
+                    curves = 100 * own.pivot_table("deleted", "epoch", "seed")
+                    seed_lines(axes, curves, f"C{i}", f"{METHODS[method].label}, thick: mean over networks")
+        for axes, statistics in zip(panels[0], STATISTICS, strict=True):
+            axes.set_title(f"{statistics} statistics")
+        panels[0, 0].set(ylim=(-4, 104), yticks=(0, 50, 100))
+        figure.supylabel("probe images that the rule deletes (%)", size=8)
+        figure.supxlabel("epoch", size=8)
+        legend_above(figure, panels[0, 0], 2)
+    return figure
+
+
+def rule_heatmap(grid: pd.DataFrame) -> Figure:
+    """Share of training images that the rule deletes, mean over networks, over all it leaves open (``rule_grid``)."""
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(EVIDENCES), figsize=(PAGE, 4.2), sharey=True)
+        for axes, evidence in zip(panels, EVIDENCES, strict=True):
+            own = grid[grid["evidence"] == evidence]
+            keys = ["layer", "statistics", "method"]
+            table = 100 * own.pivot_table("deleted", keys, ["tau", "cut"], sort=False)
+            names = table.index.to_frame().to_numpy().tolist()
+            sns.heatmap(
+                table, ax=axes, cmap="cividis", vmin=0, vmax=100, annot=True, fmt=".0f", annot_kws={"size": 6},
+                cbar=axes is panels[-1], cbar_kws={"label": "images deleted (%)"},
+                xticklabels=[f"{tau:g}\n{100 * cut:g}" for tau, cut in table.columns.to_frame().to_numpy()],
+                yticklabels=[f"{METHODS[method].label} at {layer}, {kind}" for layer, kind, method in names],
+            )  # fmt: skip
+            axes.set(title=f"evidence for “{evidence}”", xlabel="above: τ; below: cut (%)", ylabel="")
+            axes.tick_params(length=0, rotation=0)
     return figure
 
 
 # --- the claim
 
 
-def judge_pruning(results: pd.DataFrame, reading: Reading) -> Claim:
-    """C6: does the network learn better without the images that the 70 % rule deletes (``run_experiment``)?"""
-    rule = results[(results["arm"] == "rule70") & (results["matching"] == "iterations")]
-    counts = rule.loc[rule["idle"] != "", "idle"].value_counts(sort=False)
-    reasons = ", ".join(f"in {count} of {len(rule)} networks it {reason}" for reason, count in counts.items())
-    shares = f"the rule deletes {_percentages(rule['deleted'])} of the images"
-    effect, to_random = (_effect_on_fid(results, to) for to in (BASELINE, "random"))
-    sentence = (
-        f"{shares}{f' ({reasons})' if reasons else ''}; FID changes by {effect} against the baseline and by "
-        f"{to_random} against deleting as many at random (matched iterations; below 0 is better)"
-    )
-    outcome: Outcome = "unclear"
-    if effect.n == 0:
-        sentence = f"{shares}: {reasons or 'nothing was trained'}, so there is no network to compare"
-    elif min(effect.n, to_random.n) < ENOUGH_SEEDS:
-        sentence += f"; inconclusive by design, {ENOUGH_SEEDS} pairs are needed for a verdict"
-    elif effect.high < 0 and to_random.high < 0:
-        outcome = "holds"
-    elif effect.low > 0 or to_random.low > 0:
-        outcome = "fails"
+def judge_pruning(scores: pd.DataFrame, healthy: Sequence[int]) -> Claim:
+    """C6: does the rule choose images, and is the network better without those that the map covers most?
+
+    With fewer networks than planned, part (a) of the rule is decided only where the others cannot change it, and part
+    (b) is not.
+
+    Args:
+        scores: as of ``run_experiment``.
+        healthy: seeds whose scoring network trained well; what they alone say stands beside.
+    """
+    by_rule = scores.groupby("seed")["by_rule"].first().dropna()
+    changes = minus(scores, TOP_20, RANDOM_20, "log_fid")
+    enough, effect = len(changes) >= PLANNED_NETWORKS, paired(changes)
+    outcomes = [count_outcome(by_rule), RULE.outcome(changes) if enough else "unclear"]
+    # sorted: fails, holds, unclear; either part may fail the claim, or hold alone
+    verdict = claims.verdict_of(sorted(outcomes))
+    interim = f"; interim: {len(changes)} of {PLANNED_NETWORKS} pairs decide nothing"
     return Claim(
         "C6",
         "where 70 % or more of an image's activation map is important, delete the image to learn better",
-        f"over at least {ENOUGH_SEEDS} pairs, the rule lowers FID against the baseline and against deleting as many "
-        "images at random, at matched iterations; fails if it raises either",
-        [Finding(reading, outcome, effect, sentence)],
+        f"(a) the rule deletes 1 to 50 % of the images in {HOLDS_FROM} of {PLANNED_NETWORKS} networks or more; "
+        f"fails with {FAILS_TO} or fewer; (b) {RULE.quantity}, paired by seed: holds if its 95 % interval lies "
+        f"below 0, fails if it lies above, or the 90 % interval within ± {NO_EFFECT:g}; both hold: reproduced, either "
+        "fails: not reproduced, one of them alone holds: partly",
+        verdict,
+        RULE.quantity,
+        effect,
+        f"the rule deletes 1 to 50 % in {_worthwhile(by_rule)} of {len(by_rule)} networks{_range_of(by_rule)}; "
+        f"{RULE.quantity}: {effect}{claims.decision(verdict, RULE, changes) if enough else interim}",
+        p=RULE.p_value(changes),
+        beside=_beside(scores, changes, healthy),
     )
 
 
-def _effect_on_fid(results: pd.DataFrame, to: str) -> Interval:
-    """The rule's FID minus that of another arm, at matched iterations."""
-    compared = differences(results[results["matching"] == "iterations"], ["fid"], to)
-    rule = compared[compared["arm"] == "rule70"]
-    return NOTHING if rule.empty else pairs_of(rule.iloc[0])
+def count_outcome(by_rule: pd.Series) -> Outcome:
+    """Part (a): of the shares that the rule deletes, one a network; those not measured yet may come out either way."""
+    count, missing = _worthwhile(by_rule), max(0, PLANNED_NETWORKS - len(by_rule))
+    if count >= HOLDS_FROM:
+        return "holds"
+    return "fails" if count + missing <= FAILS_TO else "unclear"
 
 
-def _percentages(shares: pd.Series) -> str:
-    """Such as ``2 % to 28 %``."""
-    low, high = (f"{100 * share:.3g} %" for share in (shares.min(), shares.max()))
-    return low if low == high else f"{low} to {high}"
+def minus(scores: pd.DataFrame, arm: str, to: str, metric: str) -> pd.Series:
+    """One arm minus another in one metric, by the seeds that have both."""
+    of = {name: scores[scores["arm"] == name].set_index("seed")[metric] for name in (arm, to)}
+    return (of[arm] - of[to]).dropna()
+
+
+def _worthwhile(by_rule: pd.Series) -> int:
+    return int(by_rule.between(*WORTHWHILE).sum())
+
+
+def _range_of(shares: pd.Series) -> str:
+    """Such as ``: 2 % to 28 %``; nothing of none."""
+    return "" if shares.empty else f": {100 * shares.min():.3g} % to {100 * shares.max():.3g} %"
+
+
+def _beside(scores: pd.DataFrame, changes: pd.Series, healthy: Sequence[int]) -> dict[str, object]:
+    """What stands beside C6 and does not change it."""
+    others = {
+        "healthy scoring networks alone": changes[changes.index.isin(healthy)],
+        "change of recall": minus(scores, TOP_20, RANDOM_20, "recall"),
+    }
+    for arm, to in ((TOP_20, BASELINE), ("rule70", BASELINE), ("rule70", "random")):
+        others[f"change of log FID, {arm} minus {to}"] = minus(scores, arm, to, "log_fid")
+    beside: dict[str, object] = {name: paired(values) for name, values in others.items() if len(values)}
+    if len(changes) < 2:
+        return beside
+    power = RULE.power(changes, PLANNED_NETWORKS)
+    deviation = scores.loc[scores["arm"] == BASELINE, "log_fid"].std()
+    return beside | {
+        "sign-flip p": f"{sign_flip(changes):.3g}",
+        "in units of the baseline's deviation from seed to seed": f"{changes.mean() / deviation:.2g}",
+        f"power of (b) with {PLANNED_NETWORKS} networks": (
+            f"holds in {power['holds_if_true']:.0%} if the truth is {RULE.if_true:g}; if it is {RULE.if_false:g}, "
+            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
+        ),
+    }
