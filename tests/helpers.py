@@ -79,4 +79,3 @@ def texts(labels):
 
 def legend_of(axes):
     return texts(axes.get_legend().get_texts())
-

@@ -12,7 +12,7 @@ from helpers import assert_nothing_is_cut_off, draw, texts
 
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.scoring.scores import evaluate, reference_for
+from gradcam_gan.scoring.scores import reference_for
 from gradcam_gan.studies import paths, prune_70
 from gradcam_gan.studies.arms import Pruning
 from gradcam_gan.studies.prune_70 import (
