@@ -12,7 +12,7 @@ from helpers import assert_nothing_is_cut_off, draw, texts
 
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.run_explainer import Reading
-from gradcam_gan.scoring.scores import evaluate, reference_for
+from gradcam_gan.scoring.scores import reference_for
 from gradcam_gan.studies import paths, prune_70
 from gradcam_gan.studies.arms import Pruning
 from gradcam_gan.studies.prune_70 import (
@@ -168,12 +168,14 @@ class TestExperiment:
             pruning = Pruning(**arm.pruning.model_dump() | changes)
             return evaluate_arm(replace(arm, pruning=pruning), study.runs_dir, scored_against, COUNT).iloc[0]
 
+        runs = set(study.runs_dir.iterdir())
         nothing = evaluated(arm="random", share=0.001)
         assert nothing["deleted"] == 0
         assert [nothing[metric] for metric in METRICS] == [baseline[metric] for metric in METRICS]
         nearly_all = evaluated(arm="random", share=0.9)
         assert nearly_all["deleted"] == pytest.approx(86 / 96)
         assert not set(METRICS) & set(nearly_all.index)
+        assert set(study.runs_dir.iterdir()) == runs
 
     def test_a_second_call_neither_trains_nor_selects_nor_scores(
         self, results, study, scored_against, monkeypatch
