@@ -37,6 +37,7 @@ from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS
 from gradcam_gan.studies.selection import Selection, selection
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE
+from gradcam_gan.training.loop import run_name
 from gradcam_gan.training.objective import Objective
 
 COUNT = 30  # generated images scored
@@ -174,6 +175,7 @@ class TestExperiment:
         nearly_all = evaluated(arm="random", share=0.9)
         assert nearly_all["deleted"] == pytest.approx(86 / 96)
         assert not set(METRICS) & set(nearly_all.index)
+        assert not (study.runs_dir / run_name(arm.training, np.ones(96, dtype=bool))).exists()
 
     def test_a_second_call_neither_trains_nor_selects_nor_scores(
         self, results, study, scored_against, monkeypatch
