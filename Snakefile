@@ -44,10 +44,13 @@ def concerning(values, notebook):
 
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
+    measured = [f"seed{seed}.measured" for seed in unmeasured]
     if notebook.startswith(("01", "02")):
-        return [f"{study.config(study.seeds[0]).name}.trained", *(f"seed{seed}.measured" for seed in unmeasured)]
-    marks = [f"{run.name}.scored" for run in study.compared_configs()]
-    return [f"{arm}.scored" for arm in scorers] + marks if notebook.startswith("03") else marks
+        return [f"{study.config(study.seeds[0]).name}.trained", *measured]
+    if notebook.startswith("03"):
+        baselines = [f"{study.pair_config(seed).name}.scored" for seed in study.pairs.seeds]
+        return [*(f"{arm}.scored" for arm in scorers), *baselines, *measured]
+    return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
 rule figures:
