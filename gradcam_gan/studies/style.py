@@ -67,7 +67,7 @@ def heatmap_grid(panel: Panel, *, title: str = "") -> Figure:
             axes.annotate("zero", cell, color="white", ha="center", va="center", size=6)
         place = axes.get_position()
         bar_axes = figure.add_axes((place.x1 + 0.08 / PAGE, place.y0, 0.12 / PAGE, place.height))
-        figure.colorbar(plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label="evidence / map's maximum")
+        figure.colorbar(plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label="evidence / maximum")
     return figure
 
 
