@@ -1,9 +1,9 @@
 """A GAN that was trained elsewhere: its saved weights, one file an epoch, ready to explain as a ``Run`` is."""
 
-import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from textwrap import shorten
 
 import pandas as pd
@@ -156,7 +156,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         return files.read_tensors(path)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+    except (OSError, EOFError, RuntimeError, UnpicklingError):
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RunError(

@@ -31,7 +31,7 @@ class TestHeatmapGrid:
         assert texts(axes.get_yticklabels()) == ["original", "epoch 0", "epoch 5"]
         assert texts(axes.get_xticklabels()) == ["column 0", "column 1", "column 2"]
         assert "a title" in texts(figure.texts)
-        assert bar.get_ylabel() == "evidence / map's maximum"
+        assert bar.get_ylabel() == "evidence / maximum"
         assert bar.get_ylim() == (0, 1)
         assert not texts(axes.texts)  # every map shows something
 
