@@ -162,5 +162,3 @@ def test_the_package_never_unpickles():
             found = re.search(unpickling, line)
             harmless = "weights_only=True" in line or "UnpicklingError" in line
             assert not found or harmless, f"{source.name}:{number}: {line.strip()}"
-                f"{source.name}:{number}: {line.strip()}"
-            )
