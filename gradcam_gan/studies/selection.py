@@ -59,7 +59,8 @@ def selection(arm: Arm, runs_dir: Path | str) -> Selection:
             explainer = RunExplainer(run, calibration[: arm.pruning.calibration_images], device)
             evaluator = evaluator_for(arm.training.data, images, Path(runs_dir) / "evaluators", device)
             chosen = select(arm.pruning, explainer, images, evaluator)
-        files.write_tensors(path, {name: torch.from_numpy(values) for name, values in vars(chosen).items()})
+        tensors = {name: torch.from_numpy(values) for name, values in vars(chosen).items()}
+        files.write_bytes(path, files.tensor_bytes(tensors))
     stored = files.read_tensors(path)
     if stored.keys() != Selection.__annotations__.keys():
         raise RunError(f"{path} holds no selection; delete it to make it again")
