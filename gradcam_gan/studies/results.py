@@ -61,8 +61,8 @@ class Results:
             runs: the trainings that the numbers come from.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # the style also where a figure is drawn: colours such as "C0" are looked up only then
-        with rc_context({**STYLE, "svg.hashsalt": name}):
+        # colours such as "C0" are looked up only when a figure is drawn
+        with rc_context({"axes.prop_cycle": STYLE["axes.prop_cycle"], "svg.hashsalt": name}):
             picture = _picture(figure)
             files.write_bytes(self.folder / f"{name}.png", picture)
             for suffix, metadata in METADATA.items():

@@ -332,9 +332,10 @@ def claims_markdown(folder: Path, planned: int) -> str:
     for row in claims.to_dict("records"):
         effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
         interim = "" if row["n"] >= planned else f", interim ({int(row['n'])} of {planned})"
+        number = f"{row['quantity']}: {effect}" if row["n"] else f"{row['quantity']}: needs more networks"
         where = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
         lines.append(
-            f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {row['quantity']}: {effect} | {where} |"
+            f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {number} | {where} |"
         )
     missing = [name for name in CLAIMS if name not in set(claims["claim"])]
     if missing:
