@@ -3,8 +3,7 @@
 The layer list of the paper (section 3) ends in a sigmoid. Explaining its output p instead of the logit scales every
 gradient, and so the whole map, by dp/dlogit = p (1 - p). A map's own min-max normalisation takes such a factor out
 again, as long as there is something left to divide: in float32 p is exactly 1 from a logit of about 17 on, the factor
-is 0, and the map is blank, however clear the evidence. Long before, at factors near 1e-7, the library's own 1e-7 in
-the divisor dims it.
+is 0, and the map is blank, however clear the evidence.
 """
 
 import copy
@@ -58,17 +57,15 @@ def literal_panel(run: Run, images: Tensor, epochs: Sequence[int], captions: Seq
         ``logit``, ``blank`` (all values of the map are equal) and ``rounded`` (D(x) is 1.0 in float32).
     """
     maps, table = _explained(run, images, epochs)
-    rows, seen = (
-        [f"epoch {epoch}" for epoch in epochs],
-        to_model_range(images).expand(len(epochs), *images.shape),
-    )
-    return Panel(images, maps, rows, list(captions), table, seen)
+    seen = to_model_range(images).expand(len(epochs), *images.shape)
+    return Panel(images, maps, [f"epoch {epoch}" for epoch in epochs], list(captions), table, seen)
 
 
 def saturation(run: Run, images: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
     """A row an epoch: the mean ``logit``, and the shares (0..1) of ``blank`` maps and of D(x) ``rounded`` to 1.0.
 
-    A blank map whose D(x) is not rounded has no evidence for "real" at all. Arguments as for ``literal_panel``.
+    A blank map whose D(x) is not rounded has no evidence for "real", or a D(x) so near 0 that the library's 1e-7 in its
+    divisor swamps the map. Arguments as for ``literal_panel``.
     """
     _, table = _explained(run, images, epochs)
     return table.groupby(["preset", "seed", "epoch"])[["logit", "blank", "rounded"]].mean().reset_index()
