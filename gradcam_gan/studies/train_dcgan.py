@@ -37,42 +37,40 @@ def histories(runs: Sequence[Run], **keys: str) -> pd.DataFrame:
 
 
 def health_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """A row a network: ``health``, then ``fid`` and ``recall`` of its last epoch, and their best over the epochs.
+    """A row a network: ``health``, then FID after epochs 18 (claim C2) and 25, and the best FID and recall.
 
     Args:
         scores: ``Tables.scores``.
     """
     trained = scores[scores["epoch"] > 0].sort_values(["seed", "epoch"])
     by_seed = trained.groupby("seed")
-    last = by_seed[["fid", "recall"]].last().add_prefix("last_")
+    after = trained.pivot_table("fid", "seed", "epoch").reindex(columns=[18, 25]).add_prefix("fid_")
     best = by_seed.agg(best_fid=("fid", "min"), best_recall=("recall", "max"))
-    return health(scores).set_index("seed").join([last, best]).reset_index()
+    return health(scores).set_index("seed").join([after, best]).reset_index()
 
 
 def health_chart(scores: pd.DataFrame) -> Figure:
-    """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their mean.
+    """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their median.
 
-    Above: the rows of Figure 1, and what counts as healthy there.
+    Above: the rows of Figure 1, and what counts as healthy there; for D's accuracy, guessing.
 
     Args:
         scores: ``Tables.scores``.
     """
     trained = scores[scores["epoch"] > 0]
+    shown = {"fid": (HEALTHY_FID, "FID of G"), "recall": (HEALTHY_RECALL, "recall of G")}
+    shown |= {column: (0.5, f"D's accuracy,\n{name}") for column, name in ACCURACIES.items()}
     with plt.rc_context(STYLE):
-        figure, (fid, recall, accuracy) = plt.subplots(1, 3, figsize=(PAGE, 2.3))
-        seed_lines(fid, trained.pivot_table("fid", "epoch", "seed"), "C0", "mean over networks")
-        seed_lines(recall, trained.pivot_table("recall", "epoch", "seed"), "C0", "mean over networks")
-        for i, (column, name) in enumerate(ACCURACIES.items()):
-            seed_lines(accuracy, trained.pivot_table(column, "epoch", "seed"), f"C{i}", name)
-        for axes, limit in ((fid, HEALTHY_FID), (recall, HEALTHY_RECALL), (accuracy, 0.5)):
+        figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 1.9))
+        for i, (axes, (column, (limit, label))) in enumerate(zip(panels, shown.items(), strict=True)):
+            curves = trained.pivot_table(column, "epoch", "seed")
+            axes.plot(curves.index, curves, color=f"C{i}", lw=0.5, alpha=0.6)
+            axes.plot(curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5)
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
-            axes.set_xlabel("epoch")
-        fid.set(yscale="log", ylabel="FID of G (healthy: below)")
-        recall.set(ylim=(0, 1), ylabel="recall of G (healthy: above)")
-        accuracy.set(ylim=(0, 1.03), ylabel="D's balanced accuracy")
-        accuracy.legend(frameon=False, loc="lower right")
+            axes.set(xlabel="epoch", title=label, ylim=None if column == "fid" else (0, 1.03))
+        panels[0].set_yscale("log")
     return figure
 
 

@@ -61,23 +61,20 @@ def test_health_by_network():
     table = train_dcgan.health_table(SCORES).set_index("seed")
     assert table["healthy"].to_dict() == {1: True, 2: False, 3: False}
     assert table["healthy_rows"].tolist() == [0.8, 0.6, 0.6]
-    assert table.loc[1, ["last_fid", "best_fid", "best_recall"]].tolist() == [10, 7, 0.6]
+    assert table.loc[1, ["best_fid", "best_recall"]].tolist() == [7, 0.6]
+    assert table["fid_18"].isna().all()  # there are five epochs
     said = train_dcgan.name_networks(table.reset_index())
     assert said.startswith("**1 of 3 networks")
     assert said.endswith("seed 2, seed 3.")
 
 
-def test_the_health_chart_has_a_line_a_network_and_the_limits():
+def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     figure = draw(train_dcgan.health_chart, SCORES)
     assert_nothing_is_cut_off(figure, PAGE)
-    fid, recall, accuracy = figure.axes
-    # three networks, their mean, the limit, five rows
-    assert [len(axes.lines) for axes in (fid, recall)] == [10, 10]
-    assert legend_of(accuracy) == list(train_dcgan.ACCURACIES.values())
-    limits = [
-        line.get_ydata()[0] for axes in (fid, recall) for line in axes.lines if line.get_linestyle() == "--"
-    ]
-    assert limits == [16.0, 0.2]
+    # three networks, their median, the limit, five rows
+    assert [len(axes.lines) for axes in figure.axes] == [10] * 5
+    assert [axes.lines[4].get_ydata()[0] for axes in figure.axes] == [16.0, 0.2, 0.5, 0.5, 0.5]
+    assert figure.axes[0].lines[3].get_ydata().tolist() == [50, 9, 8, 7, 10]
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
