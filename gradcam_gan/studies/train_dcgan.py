@@ -69,8 +69,11 @@ def health_chart(scores: pd.DataFrame) -> Figure:
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
-            axes.set(xlabel="epoch", title=label, ylim=None if column == "fid" else (0, 1.03))
-        panels[0].set_yscale("log")
+            axes.set(xlabel="epoch", title=label)
+            if column == "fid":
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(0, 1.03)
     return figure
 
 

@@ -71,6 +71,9 @@ def test_health_by_network():
 def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     figure = draw(train_dcgan.health_chart, SCORES)
     assert_nothing_is_cut_off(figure, PAGE)
+    low, high = figure.axes[0].get_ylim()
+    assert low < 7
+    assert high > 50
     # three networks, their median, the limit, five rows
     assert [len(axes.lines) for axes in figure.axes] == [10] * 5
     assert [axes.lines[4].get_ydata()[0] for axes in figure.axes] == [16.0, 0.2, 0.5, 0.5, 0.5]
