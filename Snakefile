@@ -23,8 +23,7 @@ experiments = {"03_prune_70": "pruning", "04_diffusion_gans": "comparison", "05_
 
 singles = {run.name: run for run in study.configs()}
 pairs = {run.name: run for run in study.pair_configs()}
-paper28 = {run.name: run for run in [study.paper28_config()]}
-configs = singles | pairs | paper28
+configs = singles | pairs
 scorers = {arm.name: arm.scorer.name for arm in study.arms()}
 # networks whose tables are not there yet, by seed; the first one's are made by the notebook that shows it, after Figure 1
 unmeasured = [seed for seed in study.seeds[1:] if not study.has_tables(seed, Path(figures_dir))]

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -164,6 +165,20 @@ def interval_over_networks(table: pd.DataFrame, value: str, seed: str = "seed") 
     return replace(student_interval([sample.mean() for sample in samples]), missing=missing)
 
 
+def paired_values(table: pd.DataFrame, key: str, group: str, to: str, metric: str) -> pd.Series:
+    """A group's values minus another's, by seed; seeds that one of them lacks are left out.
+
+    Args:
+        table: a row per group and seed: columns ``key``, ``seed`` and the metric.
+        key: the column that names the group.
+        group: whose values.
+        to: whose are subtracted.
+        metric: the column of the values.
+    """
+    of = {name: table[table[key] == name].set_index("seed")[metric] for name in (group, to)}
+    return (of[group] - of[to]).dropna()
+
+
 def paired_differences(
     table: pd.DataFrame, key: str, pairs: Mapping[str, str], metrics: Sequence[str]
 ) -> pd.DataFrame:
@@ -179,17 +194,12 @@ def paired_differences(
         A row per pair and metric: ``key``, ``to``, ``metric``, and ``estimate``, ``low``, ``high`` and ``n`` of
         ``student_interval`` (NaN bounds for one seed).
     """
-    groups = {str(name): rows.set_index("seed") for name, rows in table.groupby(key, sort=False)}
     rows = []
-    for group, to in pairs.items():
-        if group not in groups or to not in groups:
-            continue
-        both = groups[group].join(groups[to].add_suffix("_to"), how="inner")
-        for metric in metrics:
-            found = student_interval(both[metric] - both[f"{metric}_to"])
-            if found.n:
-                bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}
-                rows.append({key: group, "to": to, "metric": metric, **bounds})
+    for (group, to), metric in product(pairs.items(), metrics):
+        found = student_interval(paired_values(table, key, group, to, metric))
+        if found.n:
+            bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}
+            rows.append({key: group, "to": to, "metric": metric, **bounds})
     return pd.DataFrame(rows, columns=[key, "to", "metric", "estimate", "low", "high", "n"])
 
 

@@ -26,6 +26,7 @@ Verdict = Literal["reproduced", "partly", "not reproduced", "inconclusive"]
 
 PLANNED_NETWORKS = 12
 ONE_SIDED = 0.025  # the level of the lower bound of a two-sided 95 % interval
+LAST_CHECKPOINTS = 3  # whose mean is a network's score in the paired comparisons
 SIMULATIONS = 4000
 MOST_NETWORKS = 10_000  # an effect that so many would not decide is none
 
@@ -89,6 +90,14 @@ class Rule:
         )
         counts = (true.count("holds"), false.count("holds"), false.count("fails"))
         return {name: count / SIMULATIONS for name, count in zip(names, counts, strict=True)}
+
+    def power_in_words(self, values: Sequence[float] | np.ndarray | pd.Series, networks: int) -> str:
+        """``power`` as what stands beside a verdict."""
+        found = self.power(values, networks)
+        return (
+            f"holds in {found['holds_if_true']:.0%} if the truth is {self.if_true:g}; if it is {self.if_false:g}, "
+            f"fails in {found['fails_if_false']:.0%} and holds in {found['holds_if_false']:.0%}"
+        )
 
     def networks_needed(self, values: Sequence[float] | np.ndarray | pd.Series) -> int | None:
         """The fewest networks of this mean and spread that would decide; None: unknown, or too many to train."""

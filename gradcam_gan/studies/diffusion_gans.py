@@ -16,18 +16,17 @@ from torch import Tensor
 
 from gradcam_gan.data import to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.intervals import equivalent, sign_flip, student_interval
+from gradcam_gan.intervals import equivalent, paired_differences, paired_values, sign_flip, student_interval
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.models.options import MODELS, Diffusion
 from gradcam_gan.run_explainer import NOISE_SEED
 from gradcam_gan.scoring.scores import SCORES, Reference, classes_to_draw, draw, evaluate_run
-from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
+from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
-LAST_CHECKPOINTS = 3  # that a network's score is the mean of
 METRICS = {
     "log_fid": "log FID",
     **{name: SCORES[name].label for name in ("precision", "recall", "class_accuracy")},
@@ -143,8 +142,7 @@ def compared_with(models: Iterable[str]) -> dict[str, str]:
 
 def paired(networks: pd.DataFrame, model: str, to: str, metric: str = "log_fid") -> list[float]:
     """A model's score minus another's (``network_scores``), by seed; seeds that one of them lacks are left out."""
-    by_seed = networks.pivot_table(metric, "seed", "model").reindex(columns=[model, to])
-    return (by_seed[model] - by_seed[to]).dropna().tolist()
+    return paired_values(networks, "model", model, to, metric).tolist()
 
 
 def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
@@ -155,18 +153,11 @@ def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
         networks, 95 %; NaN below two), ``sd`` of the differences, ``p`` (exact sign flip) and ``n`` (pairs). A metric
         that one of the two does not have is left out.
     """
-    rows = []
-    for model, to in compared_with(networks["model"]).items():
-        for metric in METRICS:
-            differences = paired(networks, model, to, metric)
-            if len(differences):
-                found = student_interval(differences)
-                rows.append([
-                    model, to, metric, found.estimate, found.low, found.high,
-                    pd.Series(differences).std(), sign_flip(differences), found.n,
-                ])  # fmt: skip
-    columns = ["model", "to", "metric", "estimate", "low", "high", "sd", "p", "n"]
-    return pd.DataFrame(rows, columns=columns)
+    found = paired_differences(networks, "model", compared_with(networks["model"]), list(METRICS))
+    keys = found[["model", "to", "metric"]].itertuples(index=False, name=None)
+    singles = [pd.Series(paired(networks, *key), dtype=float) for key in keys]
+    spread, p = [one.std() for one in singles], [sign_flip(one) for one in singles]
+    return found.assign(sd=spread, p=p)[["model", "to", "metric", "estimate", "low", "high", "sd", "p", "n"]]
 
 
 # --- what D saw, and what G makes
@@ -489,11 +480,8 @@ def _judge(
     factor = f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
     beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
     if len(differences) > 1:
-        power = rule.power(differences, PLANNED_NETWORKS)
-        beside[f"power with {PLANNED_NETWORKS} networks"] = (
-            f"holds in {power['holds_if_true']:.0%} if the truth is {rule.if_true:g}; if it is {rule.if_false:g}, "
-            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
-        )
+        power = rule.power_in_words(differences, PLANNED_NETWORKS)
+        beside[f"power with {PLANNED_NETWORKS} networks"] = power
     return Claim(
         name,
         text,

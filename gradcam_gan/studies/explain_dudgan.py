@@ -316,14 +316,16 @@ def measure_models(
     Returns:
         A row per model, seed, epoch and reading of ``COMPARED``: these, and those of ``measure_epoch``.
     """
-    rows = []
+    rows, focus = [], dict[torch.Size, DigitFocus]()
     for one, epoch in product(explainers, epochs):
         explained = _explain(one, images, [epoch], COMPARED, labels)
         keys = {"model": one.run.config.model_name, "seed": one.run.config.seed, "epoch": epoch}
         for reading in COMPARED:
             (maps,) = explained.maps(reading, upsample=False)
-            focus = DigitFocus(images, maps.shape[1:])
-            rows.append({**keys, **asdict(reading), **measure_epoch(maps, focus)})
+            size = maps.shape[1:]
+            if size not in focus:
+                focus[size] = DigitFocus(images, size)
+            rows.append({**keys, **asdict(reading), **measure_epoch(maps, focus[size])})
     return pd.DataFrame(rows)
 
 

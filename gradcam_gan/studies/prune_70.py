@@ -24,12 +24,12 @@ from torch import Tensor
 
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.methods import METHODS
-from gradcam_gan.intervals import sign_flip
+from gradcam_gan.intervals import paired_values, sign_flip
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.scores import Reference, evaluate_run
 from gradcam_gan.studies import claims
 from gradcam_gan.studies.arms import Arm
-from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, paired
+from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Outcome, Rule, paired
 from gradcam_gan.studies.epoch_heatmaps.tables import AROUND
 from gradcam_gan.studies.epoch_heatmaps.tables import select as select_rows
 from gradcam_gan.studies.readings import COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES
@@ -40,7 +40,6 @@ from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
 
 BASELINE = "baseline"
-LAST_CHECKPOINTS = 3  # whose mean an arm's score is
 METRICS = (
     "log_fid", "kid", "precision", "recall", "density", "prdc_coverage", "class_entropy", "nearest_training_ratio",
 )  # fmt: skip
@@ -350,8 +349,7 @@ def count_outcome(by_rule: pd.Series) -> Outcome:
 
 def minus(scores: pd.DataFrame, arm: str, to: str, metric: str) -> pd.Series:
     """One arm minus another in one metric, by the seeds that have both."""
-    of = {name: scores[scores["arm"] == name].set_index("seed")[metric] for name in (arm, to)}
-    return (of[arm] - of[to]).dropna()
+    return paired_values(scores, "arm", arm, to, metric)
 
 
 def _worthwhile(by_rule: pd.Series) -> int:
@@ -374,13 +372,9 @@ def _beside(scores: pd.DataFrame, changes: pd.Series, healthy: Sequence[int]) ->
     beside: dict[str, object] = {name: paired(values) for name, values in others.items() if len(values)}
     if len(changes) < 2:
         return beside
-    power = RULE.power(changes, PLANNED_NETWORKS)
     deviation = scores.loc[scores["arm"] == BASELINE, "log_fid"].std()
     return beside | {
         "sign-flip p": f"{sign_flip(changes):.3g}",
         "in units of the baseline's deviation from seed to seed": f"{changes.mean() / deviation:.2g}",
-        f"power of (b) with {PLANNED_NETWORKS} networks": (
-            f"holds in {power['holds_if_true']:.0%} if the truth is {RULE.if_true:g}; if it is {RULE.if_false:g}, "
-            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
-        ),
+        f"power of (b) with {PLANNED_NETWORKS} networks": RULE.power_in_words(changes, PLANNED_NETWORKS),
     }

@@ -9,7 +9,7 @@ everywhere; K(e) is its mean over the probe images after epoch e.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pandas as pd
 from gradcam_gan.intervals import Interval, student_interval
 from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
-from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, select
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, matching, mean_focus, select
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
 FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
@@ -99,7 +99,7 @@ def share_around(tables: Tables, reading: Reading) -> pd.Series:
 def focus_agreement(tables: Tables, reading: Reading) -> pd.Series:
     """C5 (b): is it the image, whichever the network (``agreement`` of the mean f over the rows)?"""
     rows = select(tables.probes, reading)
-    return agreement(rows.assign(focus=rows.filter(regex=r"^focus_\d+$").mean(axis=1)), "focus")
+    return agreement(rows.assign(focus=mean_focus(rows)), "focus")
 
 
 def agreement(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -210,12 +210,22 @@ RULES: dict[str, tuple[str, str, list[Part]]] = {
 }
 
 
-def judge(name: str, tables: Tables, planned: int = PLANNED_NETWORKS) -> Claim:
+def judge(
+    name: str, tables: Tables, planned: int = PLANNED_NETWORKS, verdicts: pd.DataFrame | None = None
+) -> Claim:
     """The verdict on one of ``RULES`` under the primary reading, with what stands beside it.
 
     Beside it: the rule's simulated power at the planned number of networks, under how many readings the rule would
     come out the same, what it says under settled statistics, and without the networks that did not train well.
+
+    Args:
+        name: of the claim.
+        tables: of all networks.
+        planned: how many networks the power is for.
+        verdicts: ``sensitivity(tables)``, which takes a while, if it is there already.
     """
+    if verdicts is None:
+        verdicts = sensitivity(tables, [name])
     text, words, parts = RULES[name]
     measured = [part.values(tables, PRIMARY) for part in parts]
     outcomes = [part.rule.outcome(values) for part, values in zip(parts, measured, strict=True)]
@@ -233,7 +243,7 @@ def judge(name: str, tables: Tables, planned: int = PLANNED_NETWORKS) -> Claim:
         effects[0],
         numbers + decision(verdict, main, measured[0]),
         p=max(part.rule.p_value(values) for part, values in zip(parts, measured, strict=True)),
-        beside=_beside(name, tables, verdict, measured[0], planned),
+        beside=_beside(name, tables, verdict, measured[0], planned, verdicts[verdicts["claim"] == name]),
     )
 
 
@@ -262,18 +272,20 @@ def sensitivity(tables: Tables, names: Sequence[str] = tuple(RULES)) -> pd.DataF
 
 def present_readings(tables: Tables) -> list[Reading]:
     """The readings that the tables have, in the order of ``ALL_READINGS``."""
-    keys = ["method", "statistics", "evidence", "layer"]
-    known = set(tables.probes[keys].drop_duplicates().itertuples(index=False, name=None))
-    return [reading for reading in ALL_READINGS if tuple(asdict(reading)[key] for key in keys) in known]
+    names = [field.name for field in fields(Reading)]
+    known = tables.probes[names].drop_duplicates().itertuples(index=False, name=None)
+    present = {Reading(*choices) for choices in known}
+    return [reading for reading in ALL_READINGS if reading in present]
 
 
-def _beside(name: str, tables: Tables, verdict: str, values: pd.Series, planned: int) -> dict[str, object]:
+def _beside(
+    name: str, tables: Tables, verdict: str, values: pd.Series, planned: int, verdicts: pd.DataFrame
+) -> dict[str, object]:
     rule = RULES[name][2][0].rule
-    verdicts = sensitivity(tables, [name])
     beside: dict[str, object] = {
         "same under": f"{(verdicts['verdict'] == verdict).sum()} of {len(verdicts)} readings",
     }
-    settled = _verdict(name, tables, replace(PRIMARY, statistics="settled"))
+    settled = select(verdicts, replace(PRIMARY, statistics="settled"))["verdict"].item()
     stale = " (decided by stale BatchNorm statistics)" if settled != verdict else ""
     beside["under settled statistics"] = f"{settled}{stale}"
     healthy = tables.healthy()
@@ -281,11 +293,7 @@ def _beside(name: str, tables: Tables, verdict: str, values: pd.Series, planned:
         f"{_verdict(name, healthy, PRIMARY)}, n={healthy.epochs['seed'].nunique()}"
     )
     if len(values) > 1:
-        power = rule.power(values, planned)
-        beside[f"power with {planned} networks"] = (
-            f"holds in {power['holds_if_true']:.0%} if the truth is {rule.if_true:g}; if it is {rule.if_false:g}, "
-            f"fails in {power['fails_if_false']:.0%} and holds in {power['holds_if_false']:.0%}"
-        )
+        beside[f"power with {planned} networks"] = rule.power_in_words(values, planned)
     return beside | EXTRA.get(name, lambda _: {})(tables)
 
 
@@ -315,11 +323,7 @@ def _extra_of_generator(tables: Tables) -> dict[str, object]:
 
 def _extra_of_around(tables: Tables) -> dict[str, object]:
     rows = select(tables.probes, PRIMARY)
-    return {
-        "jackknife of (b)": jackknife(
-            rows.assign(focus=rows.filter(regex=r"^focus_\d+$").mean(axis=1)), "focus"
-        )
-    }
+    return {"jackknife of (b)": jackknife(rows.assign(focus=mean_focus(rows)), "focus")}
 
 
 EXTRA = {"C3": _extra_of_probes, "C4": _extra_of_generator, "C5": _extra_of_around}
@@ -346,7 +350,7 @@ def knowledge(tables: Tables) -> str:
         return f"No network has {FIRST} epochs."
 
     def distance(column: str, **where: str) -> Interval:
-        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        rows = matching(shown, **where)
         return student_interval((rows[column] - 0.5).abs().groupby(rows["seed"]).mean())
 
     lines = []
@@ -373,7 +377,7 @@ def decides_markdown(tables: Tables) -> str:
     shown = shown.assign(map=(shown["auc_map"] - 0.5).abs(), logit=(shown["auc_logit"] - 0.5).abs())
 
     def mean(column: str, **where: str) -> Interval:
-        rows = shown[np.logical_and.reduce([shown[key] == value for key, value in where.items()])]
+        rows = matching(shown, **where)
         return student_interval(rows[column].groupby(rows["seed"]).mean())
 
     running = {"statistics": "running"}

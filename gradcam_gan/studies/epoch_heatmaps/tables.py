@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
-from typing import Self, cast, get_args
+from typing import Self, cast
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part o
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
+PADDINGS: tuple[Padding, ...] = ("zeros", "background")  # as in the paper's code, and without a frame
 PARTS = {
     "epochs": "csv",
     "probes": "csv.gz",
@@ -131,13 +132,23 @@ def _measured(study: Study, config: TrainingConfig) -> Tables:
         return measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
 
 
+def matching(table: pd.DataFrame, **values: str) -> pd.DataFrame:
+    """The rows that have these values, by column."""
+    return table[np.logical_and.reduce([table[key] == value for key, value in values.items()])]
+
+
+def mean_focus(probes: pd.DataFrame) -> pd.Series:
+    """The mean f over the rows of Figure 1, of each row of ``Tables.probes``."""
+    return probes.filter(regex=r"^focus_\d+$").mean(axis=1)
+
+
 def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     """The rows of one reading, of a table that has its choices as columns.
 
     Raises:
         InputError: the table has rows, but none of that reading.
     """
-    found = table[np.logical_and.reduce([table[key] == value for key, value in asdict(reading).items()])]
+    found = matching(table, **asdict(reading))
     if found.empty and len(table):
         known = "; ".join(f"{key} {', '.join(table[key].unique())}" for key in asdict(reading))
         raise InputError(f"nothing was measured under {reading}; the tables have {known}")
@@ -384,15 +395,16 @@ def padding_shares(study: Study) -> pd.DataFrame:
         A row a seed, columns ``zeros`` and ``background``: mean over the last three epochs, under the primary reading.
     """
     found: dict[str, dict[int, float]] = {}
-    for seed, padding in product(study.pairs.seeds, get_args(Padding)[:2]):
+    for seed, padding in product(study.pairs.seeds, PADDINGS):
         config = study.pair_config(seed, padding)
         images, probes = (training_images(config, split).images for split in ("train", "test"))
         explainer = RunExplainer(train(config, study.runs_dir), images[: study.calibration_images])
-        probes, shares = probes[: study.probe_images], []
+        probes, heats = probes[: study.probe_images], []
         for epoch in explainer.run.epochs[-3:]:
             maps, _ = explainer.signed(probes, epoch, PRIMARY.statistics, [PRIMARY.method], [PRIMARY.layer])
-            heat = evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence)
-            shares.append(measure_epoch(heat, DigitFocus(probes, heat.shape[1:]))["around"])
+            heats.append(evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence))
+        focus = DigitFocus(probes, heats[0].shape[1:])
+        shares = [measure_epoch(heat, focus)["around"] for heat in heats]
         found.setdefault(padding, {})[seed] = float(np.mean(shares))
     return pd.DataFrame(found).rename_axis("seed")
 
@@ -404,7 +416,7 @@ def extreme_probes(probes: pd.DataFrame, count: int) -> dict[str, list[int]]:
         probes: ``Tables.probes`` under one reading.
         count: of each.
     """
-    focus = probes.filter(regex=r"^focus_\d+$").mean(axis=1).groupby(probes["image"]).mean()
+    focus = mean_focus(probes).groupby(probes["image"]).mean()
     change = probes.groupby("image")["change"].mean().dropna()
     chosen = {"changes most": -change, "changes least": change, "looked around": focus}
     return {name: values.sort_values(kind="stable").index[:count].tolist() for name, values in chosen.items()}
