@@ -52,19 +52,22 @@ def health_table(scores: pd.DataFrame) -> pd.DataFrame:
 def health_chart(scores: pd.DataFrame) -> Figure:
     """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their median.
 
-    Above: the rows of Figure 1, and what counts as healthy there; for D's accuracy, guessing.
+    Those of the networks that did not train well are black and, beside FID, named by seed. Above: the rows of Figure 1,
+    and what counts as healthy there; for D's accuracy, guessing.
 
     Args:
         scores: ``Tables.scores``.
     """
     trained = scores[scores["epoch"] > 0]
+    unwell = health(scores).query("~healthy")["seed"].tolist()
     shown = {"fid": (HEALTHY_FID, "FID of G"), "recall": (HEALTHY_RECALL, "recall of G")}
     shown |= {column: (0.5, f"D's accuracy,\n{name}") for column, name in ACCURACIES.items()}
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 1.9))
         for i, (axes, (column, (limit, label))) in enumerate(zip(panels, shown.items(), strict=True)):
             curves = trained.pivot_table(column, "epoch", "seed")
-            axes.plot(curves.index, curves, color=f"C{i}", lw=0.5, alpha=0.6)
+            axes.plot(curves.index, curves.drop(columns=unwell), color=f"C{i}", lw=0.5, alpha=0.6)
+            axes.plot(curves.index, curves[unwell], color="black", lw=0.5, alpha=0.6)
             axes.plot(curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5)
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
@@ -72,6 +75,15 @@ def health_chart(scores: pd.DataFrame) -> Figure:
             axes.set(xlabel="epoch", title=label)
             if column == "fid":
                 axes.set_yscale("log")
+                for seed in unwell:
+                    axes.annotate(
+                        str(seed),
+                        (curves.index[-1], curves[seed].iloc[-1]),
+                        (2, 0),
+                        textcoords="offset points",
+                        size=5,
+                        va="center",
+                    )
             else:
                 axes.set_ylim(0, 1.03)
     return figure

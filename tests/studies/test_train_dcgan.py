@@ -80,6 +80,12 @@ def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     assert figure.axes[0].lines[3].get_ydata().tolist() == [50, 9, 8, 7, 10]
 
 
+def test_the_health_chart_names_the_networks_that_did_not_train_well():
+    figure = draw(train_dcgan.health_chart, SCORES)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["2", "3"]
+    assert [line.get_color() for line in figure.axes[0].lines[:4]] == ["C0", "black", "black", "C0"]
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
 def test_training_curves_have_a_line_per_seed_and_a_mean(seeds):
     figure = draw(train_dcgan.training_curves, pd.concat(history(seed=seed) for seed in seeds))
