@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, check_count, evaluating
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, score_images
 
 SETTLING_PASSES = 36  # twelve iterations of training
 
@@ -55,7 +55,7 @@ def calibrate(
             f"reference_images has {len(reference_images)} images and batch_size={batch_size}; "
             "a variance needs 2 or more of both"
         )
-    calibrated = _copy(discriminator)
+    calibrated = eval_copy(discriminator)
     layers = [module for module in calibrated.modules() if isinstance(module, BatchNorm)]
     if layers:
         parts = batches(calibrated, reference_images, batch_size, conditions, noised=noise > 0)
@@ -104,7 +104,7 @@ def settle(
         check_images(images, name, noise=noise)
         for key, values in told.get(name, {}).items():
             check_count(f"conditions[{name!r}][{key!r}]", values, images)
-    settled = _copy(discriminator)
+    settled = eval_copy(discriminator)
     layers = [module for module in settled.modules() if isinstance(module, BatchNorm)]
     random = torch.Generator().manual_seed(0)
     for i in range(passes if layers else 0):
@@ -128,7 +128,7 @@ def batch_statistics(discriminator: nn.Module) -> nn.Module:
 
     Its logits and maps depend on the batch: explain real and fake images apart, in batches as in training.
     """
-    copied = _copy(discriminator)
+    copied = eval_copy(discriminator)
     for module in copied.modules():
         if isinstance(module, BatchNorm):
             module.track_running_stats = False
@@ -176,9 +176,7 @@ def real_fake_accuracy(
 
     def called_real(model: nn.Module, images: Tensor, name: str) -> Tensor:
         """Share of images whose logit is above 0."""
-        with torch.no_grad(), evaluating(model):
-            parts = batches(model, images, batch_size, told.get(name))
-            return (torch.cat([batch.scores(model) for batch in parts]) > 0).float().mean()
+        return (score_images(model, images, batch_size, told.get(name)) > 0).float().mean()
 
     return {
         mode: float((called_real(model, real, "real") + 1 - called_real(model, fake, "fake")) / 2)
@@ -186,7 +184,7 @@ def real_fake_accuracy(
     }
 
 
-def _copy(discriminator: nn.Module) -> nn.Module:
+def eval_copy(discriminator: nn.Module) -> nn.Module:
     """A deep copy in eval mode."""
     # Old-style spectral and weight norm keep a computed weight, which deepcopy refuses as part of a graph.
     computed = {
