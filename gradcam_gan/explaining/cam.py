@@ -151,12 +151,12 @@ def signed_maps(
     check_images(images, noise=noise)
     takes_layer = any(METHODS[method].at_layer for method in methods)
     modules = [find_layer(network, layer) for layer in layers] if takes_layer else []
-    # a library may hook, change and differentiate what it is given; made before the hooks below
     runs_network = not all(isinstance(METHODS[method], Weighting) for method in methods)
-    duplicate = eval_copy(network).requires_grad_(False) if runs_network else network
 
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(network):
+        # a library may hook, change and differentiate what it is given; made before the hooks below
+        duplicate = eval_copy(network).requires_grad_(False) if runs_network else network
         parts = batches(network, images, batch_size, conditions, target, noised=noise > 0)
         recorded = [Recording(name) for name, _ in modules]
         with ExitStack() as hooks:
@@ -191,8 +191,10 @@ def runnable(
         By method, "" if it runs, else the reason why not, one line.
 
     Raises:
-        InputError: a layer that the network does not have, or images that it cannot be run on.
+        InputError: an unknown method or layer, or images that the network cannot be run on.
     """
+    for method in methods:
+        choose("method", method, METHODS)
     find_layer(network, layer)
     few = slice(TRIED_IMAGES)
     if isinstance(target, PerImage):

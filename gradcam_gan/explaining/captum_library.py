@@ -12,7 +12,7 @@ from gradcam_gan.models.dcgan import BACKGROUND
 PATCHES = 8  # a side, of LIME; occlusion's window has a patch's size
 LIME_SAMPLES = 512  # eight times as many as there are patches
 LIME_SEED = 0
-STEPS = 64  # of integrated gradients
+STEPS = 128  # of integrated gradients: at the kinks of LeakyReLU the rule converges slowly
 
 
 def occlusion(scorer: Scorer, batch_size: int) -> Tensor:
