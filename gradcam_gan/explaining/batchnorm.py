@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, evaluating
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, score_images
 
 SETTLING_PASSES = 36  # twelve iterations of training
 
@@ -175,9 +175,7 @@ def real_fake_accuracy(
 
     def called_real(model: nn.Module, images: Tensor, name: str) -> Tensor:
         """Share of images whose logit is above 0."""
-        with torch.no_grad(), evaluating(model):
-            parts = batches(model, images, batch_size, told.get(name))
-            return (torch.cat([batch.scores(model) for batch in parts]) > 0).float().mean()
+        return (score_images(model, images, batch_size, told.get(name)) > 0).float().mean()
 
     return {
         mode: float((called_real(model, real, "real") + 1 - called_real(model, fake, "fake")) / 2)

@@ -77,7 +77,7 @@ def measure(
     Raises:
         InputError: shapes that do not match, maps that are not finite floats, or an option out of range.
     """
-    _check_maps(maps, "maps")
+    check_maps(maps, "maps")
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != maps.shape:
         given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(
@@ -148,7 +148,7 @@ def normalise(maps: Tensor, normalisation: Normalisation) -> Tensor:
     Raises:
         InputError: maps that are not finite floats (N, H, W), or an unknown normalisation.
     """
-    _check_maps(maps, "maps")
+    check_maps(maps, "maps")
     _check_options(normalisation)
     return _normalised(_at_least_float32(maps).clamp(min=0), normalisation)
 
@@ -167,7 +167,7 @@ def coverage(maps: Tensor, *, tau: float = 0.5, normalisation: Normalisation = "
     Raises:
         InputError: as ``measure``.
     """
-    _check_maps(maps, "maps")
+    check_maps(maps, "maps")
     _check_options(normalisation, tau)
     parts = [_covered(_at_least_float32(some).clamp(min=0), tau, normalisation) for some in _chunks(maps)]
     return torch.cat(parts).cpu().double() / math.prod(maps.shape[1:])
@@ -193,8 +193,8 @@ def map_change(maps_a: Tensor, maps_b: Tensor) -> Tensor:
     Raises:
         InputError: shapes that differ, or maps that are not finite floats (N, H, W).
     """
-    _check_maps(maps_a, "maps_a")
-    _check_maps(maps_b, "maps_b")
+    check_maps(maps_a, "maps_a")
+    check_maps(maps_b, "maps_b")
     if maps_a.shape != maps_b.shape:
         raise InputError(
             f"maps_a {tuple(maps_a.shape)} and maps_b {tuple(maps_b.shape)} must have one shape: "
@@ -314,7 +314,8 @@ def _chunks(tensor: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
     return tensor.split(max(1, limit // max(1, maps[:1].numel())))
 
 
-def _check_maps(maps: Tensor, name: str) -> None:
+def check_maps(maps: Tensor, name: str) -> None:
+    """Refuse what is no batch of maps: finite, floating point, (N, H, W)."""
     if not isinstance(maps, Tensor) or not maps.is_floating_point():
         kind = maps.dtype if isinstance(maps, Tensor) else type(maps).__name__
         raise InputError(

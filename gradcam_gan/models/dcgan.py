@@ -52,16 +52,15 @@ def _convolution(channels_in: int, channels_out: int, padding: Padding, first: b
     return nn.Conv2d(channels_in, channels_out, 4, 2, 1, bias=False, padding_mode=mode)
 
 
-def _initialise(module: nn.Module) -> None:
-    """DCGAN's initialisation (Radford et al. 2016): Conv N(0, 0.02), BatchNorm N(1, 0.02)."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0, 0.02)
+def initialise(layer: nn.Module) -> None:
+    """DCGAN's initialisation (Radford et al. 2016): Conv N(0, 0.02), BatchNorm N(1, 0.02); others as they are."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+        nn.init.zeros_(layer.bias)
 
 
 def _use_group_normalisation(layers: nn.Sequential) -> None:
@@ -109,7 +108,7 @@ class PaperNetwork(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(4 * width, 1, *head, bias=False),
         )
-        _initialise(self)
+        self.apply(initialise)
         if normalisation == "group":
             _use_group_normalisation(self.layers)
 
@@ -164,16 +163,20 @@ class Discriminator(PaperNetwork):
         normalisation: Normalisation = "batch",
     ) -> None:
         super().__init__(preset, width, channels, padding, normalisation)
-        self.classes, self.timed = classes, timed
-        features = 4 * width
-        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+        self.classes, self.timed, self.features = classes, timed, 4 * width
         # the sum has as many terms as places: with unit features it starts within the logit's own scale
-        scale = 1 / math.sqrt(features) / PLACES[preset]
-        if classes:
-            self.class_embedding = nn.Parameter(torch.randn(classes, features, generator=generator) * scale)
-        if timed:
-            weights = torch.randn(2 * FREQUENCIES, features, generator=generator)
-            self.time_embedding = nn.Parameter(weights * scale * TIME_NORM)
+        self.embedding_scale = 1 / math.sqrt(self.features) / PLACES[preset]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the embeddings anew; its layers draw their own."""
+        generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+        if self.classes:
+            weights = torch.randn(self.classes, self.features, generator=generator)
+            self.class_embedding = nn.Parameter(weights * self.embedding_scale)
+        if self.timed:
+            weights = torch.randn(2 * FREQUENCIES, self.features, generator=generator)
+            self.time_embedding = nn.Parameter(weights * self.embedding_scale * TIME_NORM)
 
     def conditions(self, labels: Tensor, times: Tensor | None = None) -> dict[str, Tensor]:
         """What it takes of classes (N,) and times (N,; by default 0), by the names of ``forward``'s arguments."""
@@ -251,7 +254,7 @@ class Generator(nn.Module):
             channels_in = factor * width
         layers += [nn.ConvTranspose2d(channels_in, channels, *output, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        _initialise(self)
+        self.apply(initialise)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents (N, 100), standard normal, and classes (N,) -> images (N, C, H, W) in [-1, 1].
