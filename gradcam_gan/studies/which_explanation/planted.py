@@ -25,7 +25,7 @@ from gradcam_gan.explaining.batches import score_images
 from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import measure
-from gradcam_gan.studies.which_explanation.two_sets import discriminator_of
+from gradcam_gan.studies.which_explanation.two_sets import as_shown, discriminator_of
 from gradcam_gan.training.config import TrainingConfig
 
 SIDE, SQUARE = 8, 2  # pixels of the marker, and of its squares
@@ -94,17 +94,14 @@ def train_planted(
         training: how.
 
     Returns:
-        D, its BatchNorm statistics recomputed on images as it was shown them; and these, uint8 (1024 at most, C, H, W).
+        D, its BatchNorm statistics recomputed on images as it was shown them (``as_shown``); and these.
     """
     marked, _ = plant(images, config.seed)
     others, half = generated, len(images) // 2
     if training.unmarked:
         others = torch.cat([generated[:half], images[half:]])
     trained = discriminator_of(config, marked, others, runs_dir, together=training.together)
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(0))[: config.batch_size * 8]
-    shown = torch.cat([marked[order], others[order]])
-    # batches in which both kinds are mixed as in training
-    shown = shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(0))]
+    shown = as_shown(marked, others)
     return calibrate(trained, shown), shown
 
 
@@ -150,6 +147,6 @@ def in_marker(maps: Mapping[tuple[str, str], Tensor], mask: Tensor) -> pd.DataFr
     return pd.concat(tables, ignore_index=True)
 
 
-def ceiling(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def ceiling(mask: Tensor, height: int, width: int) -> Tensor:
     """The best that a map of a layer's resolution can say of the marker: its share of every cell, (N, h, w)."""
-    return F.adaptive_avg_pool2d(mask[:, None].float(), size)[:, 0]
+    return F.adaptive_avg_pool2d(mask[:, None].float(), (height, width))[:, 0]

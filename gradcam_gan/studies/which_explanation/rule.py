@@ -52,7 +52,7 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
             name = f"{measure}_{bound}"
             rows[name] = rows[name].fillna(rows[measure])
     controls, methods = rows[rows["control"]], rows[~rows["control"]]
-    best_control = controls.loc[controls["energy_high"].idxmax()]
+    best_control = controls.iloc[controls["energy_high"].argmax()]
     threshold = best_control["energy_high"] + MARGIN
     true = methods[methods["energy_low"] >= threshold]
     sane = true[true["randomised_high"] < INDEPENDENT].dropna(subset=["gap", "milliseconds"])
@@ -66,10 +66,10 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
             f"None is recommended: of {len(methods)} explanations {len(true)} put {bar} of their evidence into the "
             "planted marker, and none of these also changes when the network's weights are drawn again.",
         )
-    best = sane.loc[sane["gap"].idxmax()]
+    best = sane.iloc[sane["gap"].argmax()]
     tied = sane[sane["gap"] >= best["gap_low"]]
     cheap = tied[tied["milliseconds"] <= EQUALLY_CHEAP * tied["milliseconds"].min()]
-    chosen = cheap.loc[cheap["energy"].idxmax()]
+    chosen = cheap.iloc[cheap["energy"].argmax()]
     return Recommendation(
         chosen["method"],
         chosen["layer"],

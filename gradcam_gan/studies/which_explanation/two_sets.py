@@ -26,6 +26,7 @@ from gradcam_gan.training.devices import (
 )
 from gradcam_gan.training.provenance import provenance
 
+CALIBRATION_IMAGES = 1024
 VERSION = 1  # raised whenever the same sets would train to other weights
 
 
@@ -107,6 +108,19 @@ def train_on_sets(
                 loss.backward()
                 adam.step()
     return network.eval()
+
+
+def as_shown(real: Tensor, others: Tensor, count: int = CALIBRATION_IMAGES) -> Tensor:
+    """As many of both sets, up to ``count``, uint8 (n, C, H, W), mixed: what a D saw that was trained on both together.
+
+    Its BatchNorm statistics can be recomputed on them (``calibrate``).
+    """
+    generator = torch.Generator().manual_seed(0)
+    some = [
+        images[torch.randperm(len(images), generator=generator)[: count // 2]] for images in (real, others)
+    ]
+    both = torch.cat(some)
+    return both[torch.randperm(len(both), generator=generator)]
 
 
 def _untrained(config: TrainingConfig, channels: int) -> Discriminator:
