@@ -57,7 +57,7 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
     true = methods[methods["energy_low"] >= threshold]
     sane = true[true["randomised_high"] < INDEPENDENT].dropna(subset=["gap", "milliseconds"])
     bar = (
-        f"{MARGIN:g} more than the best control ({best_control['method']}: {_bounds(best_control, 'energy')})"
+        f"{MARGIN:g} more than the best control ({best_control['method']}: {bounds(best_control, 'energy')})"
     )
     if sane.empty:
         return Recommendation(
@@ -73,11 +73,11 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
     return Recommendation(
         chosen["method"],
         chosen["layer"],
-        f"Use {explanation_name(chosen['method'], chosen['layer'])}: it puts {_bounds(chosen, 'energy')} of its "
+        f"Use {explanation_name(chosen['method'], chosen['layer'])}: it puts {bounds(chosen, 'energy')} of its "
         f"evidence into the planted marker, at least {bar}, and its map is another one when the network's weights are "
-        f"drawn again (rank correlation {_bounds(chosen, 'randomised')}). Of {len(methods)} explanations {len(true)} "
+        f"drawn again (rank correlation {bounds(chosen, 'randomised')}). Of {len(methods)} explanations {len(true)} "
         f"pass the first test and {len(sane)} both; of these, {len(tied)} have the largest gap between removing what "
-        f"they call least and most important, within its interval ({_bounds(best, 'gap')}), and it is the cheapest of "
+        f"they call least and most important, within its interval ({bounds(best, 'gap')}), and it is the cheapest of "
         f"them, or has most evidence in the marker among the {len(cheap)} cheapest.",
     )
 
@@ -88,8 +88,10 @@ def explanation_name(method: str, layer: str) -> str:
     return label if layer == "image" else f"{label} at {layer}"
 
 
-def _bounds(row: pd.Series, measure: str) -> str:
-    """Such as ``0.31 [0.28, 0.34]``."""
+def bounds(row: pd.Series, measure: str) -> str:
+    """A row's measure with its interval, such as ``0.31 [0.28, 0.34]``; an empty text for none."""
+    if math.isnan(row[measure]):
+        return ""
     low, high = row[f"{measure}_low"], row[f"{measure}_high"]
     if low == high or math.isnan(low):
         return f"{row[measure]:.2g}"

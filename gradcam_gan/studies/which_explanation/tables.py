@@ -40,6 +40,7 @@ from gradcam_gan.studies.which_explanation.planted import (
     train_planted,
 )
 from gradcam_gan.studies.which_explanation.retrained import Sets, retrained_table
+from gradcam_gan.studies.which_explanation.rule import bounds, explanation_name
 from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
@@ -71,7 +72,7 @@ class Assessment:
     """What was found for one of a study's networks, or for several.
 
     Attributes:
-        values: a row per explanation, image and measure: ``KEYS`` and ``value``. ``network`` is the seed of the
+        measures: a row per explanation, image and measure: ``KEYS`` and ``value``. ``network`` is the seed of the
             discriminator, ``source`` of the images ``marked``, ``real`` or ``generated``.
         curves: of ``occlusion_tables``, with ``network`` and ``epoch``.
         costs: of ``explain_all``, a row a call, with ``network``.
@@ -79,7 +80,7 @@ class Assessment:
         retrained: of ``retrained_table``, with ``network``, whose maps it is about.
     """
 
-    values: pd.DataFrame
+    measures: pd.DataFrame
     curves: pd.DataFrame
     costs: pd.DataFrame
     falls: pd.DataFrame
@@ -260,7 +261,7 @@ def _with_sources(table: pd.DataFrame, count: int) -> pd.DataFrame:
 # --- put together
 
 
-def summary(values: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+def summary(measures: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """The table of all explanations, which ``recommendation`` reads.
 
     An image's values are averaged over epochs first. Intervals are over networks; of one network, over its images.
@@ -271,9 +272,9 @@ def summary(values: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     milliseconds = costs.groupby(["method", "layer"])["milliseconds"].median()
-    values = values[values["method"] != CEILING]
+    measures = measures[measures["method"] != CEILING]
     by_image = (
-        values.groupby([key for key in KEYS if key != "epoch"], sort=False)["value"].mean().reset_index()
+        measures.groupby([key for key in KEYS if key != "epoch"], sort=False)["value"].mean().reset_index()
     )
     for (method, layer), own in by_image.groupby(["method", "layer"], sort=False):
         row = {"method": method, "layer": layer, "control": method in CONTROLS}
@@ -285,7 +286,16 @@ def summary(values: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def interval_table(values: pd.DataFrame) -> pd.DataFrame:
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A ``summary`` to be read: a row an explanation by its name, each measure with its interval."""
+    rows = [row for _, row in table.iterrows()]
+    shown = {"": [explanation_name(row["method"], row["layer"]) for row in rows]}
+    for measure, name in MEASURES.items():
+        shown[name] = [bounds(row, measure) for row in rows]
+    return pd.DataFrame(shown).set_index("")
+
+
+def interval_table(measures: pd.DataFrame) -> pd.DataFrame:
     """Every measure of every explanation over images, epochs and networks.
 
     Returns:
@@ -294,7 +304,7 @@ def interval_table(values: pd.DataFrame) -> pd.DataFrame:
         bounds of one alone). Epochs of one network are no independent draws: theirs says how steady a measure is.
     """
     rows = []
-    for (method, layer, measure), own in values.groupby(["method", "layer", "measure"], sort=False):
+    for (method, layer, measure), own in measures.groupby(["method", "layer", "measure"], sort=False):
         units = {"images": ["source", "image"], "epochs": ["epoch"], "networks": ["network"]}
         for unit, columns in units.items():
             means = own.groupby(columns)["value"].mean().dropna()
@@ -303,6 +313,12 @@ def interval_table(values: pd.DataFrame) -> pd.DataFrame:
             names = {"method": method, "layer": layer, "measure": measure, "unit": unit}
             rows.append({**names, **bounds})
     return pd.DataFrame(rows)
+
+
+def ceilings(measures: pd.DataFrame) -> pd.Series:
+    """Mean energy in the marker of the best map that a layer's resolution allows, by layer."""
+    best = measures[(measures["method"] == CEILING) & (measures["measure"] == "energy")]
+    return best.groupby("layer", sort=False)["value"].mean()
 
 
 def use_of_marker(falls: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,265 @@
+"""The figures of notebook 6."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gradcam_gan.explaining.cam import evidence_maps
+from gradcam_gan.explaining.measures import normalise
+from gradcam_gan.explaining.methods import IMAGE, METHODS
+from gradcam_gan.studies.style import HEAT, PAGE, STYLE, as_rgb, intervals
+from gradcam_gan.studies.which_explanation.measured import CASCADE, CONTROLS, Explanation
+from gradcam_gan.studies.which_explanation.retrained import NOTHING
+from gradcam_gan.studies.which_explanation.rule import INDEPENDENT, MARGIN
+from gradcam_gan.studies.which_explanation.tables import CEILING
+
+CELL = 0.82  # inches, a map among many
+CHANNELS = 16  # of a layer's activations that are shown
+CONTROL_LABELS = {
+    "random": "random map",
+    "image": "image itself",
+    "edges": "edges",
+    "centre": "centre",
+    CEILING: "best at 8x8",
+}
+
+
+def label_of(method: str) -> str:
+    """As figures name a method or a control."""
+    return METHODS[method].label if method in METHODS else CONTROL_LABELS[method]
+
+
+def planted_grid(image: Tensor, mask: Tensor, maps: Mapping[Explanation, Tensor]) -> Figure:
+    """Every map of one image with the marker: a row a layer, then the maps of the image itself, then the controls.
+
+    Args:
+        image: uint8 (1, C, H, W), with the marker.
+        mask: bool (1, H, W), the marker, outlined.
+        maps: signed (1, h, w), by layer and method; of these the evidence for "real", divided by its own maximum, half
+            and half with the image.
+    """
+    layers = list(dict.fromkeys(layer for layer, method in maps if layer != IMAGE))
+    cells: list[tuple[str, list[Explanation]]] = [
+        (layer, [one for one in maps if one[0] == layer]) for layer in layers
+    ]
+    cells.append(("of the image", [one for one in maps if one[0] == IMAGE and one[1] in METHODS]))
+    cells.append(("controls", [one for one in maps if one[0] == IMAGE and one[1] not in METHODS]))
+    cells = [(name, row) for name, row in cells if row]
+    columns = max(len(row) for _, row in cells)
+    with plt.rc_context(STYLE):
+        size = (PAGE, len(cells) * (0.93 * PAGE / columns + 0.2) + 0.1)
+        figure, panels = plt.subplots(len(cells), columns, figsize=size, squeeze=False)
+        for (name, row), drawn in zip(cells, panels, strict=True):
+            for axes in drawn[len(row) :]:
+                axes.remove()
+            drawn[0].set_ylabel(name)
+            for axes, (layer, method) in zip(drawn, row, strict=False):
+                _overlay(axes, image, evidence_maps(maps[layer, method], "real", image.shape[2:]))
+                axes.contour(mask[0].float(), levels=[0.5], colors="cyan", linewidths=0.7)
+                axes.set_title(
+                    label_of(method).replace("Integrated gradients", "Int. gradients"), size=6.5, pad=2
+                )
+    return figure
+
+
+def classic_four(
+    images: Tensor, captions: Sequence[str], activations: Tensor, maps: Mapping[str, Tensor]
+) -> Figure:
+    """What overviews of explainable AI show side by side: layer activations, Grad-CAM, occlusion and LIME.
+
+    Args:
+        images: (N, C, H, W), uint8 or in [-1, 1], a row each.
+        captions: N, what they are.
+        activations: (N, K, h, w), of one layer; the first 16 channels are shown, on one scale.
+        maps: signed (N, h, w), by their name, with units; red is evidence for "real", blue against it.
+    """
+    channels = activations[:, :CHANNELS].cpu()
+    side = round(channels.shape[1] ** 0.5)
+    with plt.rc_context(STYLE):
+        size = (PAGE, 1.45 * len(images) + 0.3)
+        figure, panels = plt.subplots(len(images), 2 + len(maps), figsize=size, squeeze=False)
+        for row, drawn in enumerate(panels):
+            drawn[0].imshow(as_rgb(images[row : row + 1])[0].numpy())
+            drawn[0].set_ylabel(captions[row])
+            mosaic = (
+                channels[row, : side * side].unflatten(0, (side, side)).movedim(1, 2).flatten(2).flatten(0, 1)
+            )
+            shown = drawn[1].imshow(mosaic.numpy(), cmap="gray")
+            for i in range(1, side):
+                for line in (drawn[1].axhline, drawn[1].axvline):
+                    line(i * channels.shape[2] - 0.5, color="white", lw=0.5)
+            figure.colorbar(shown, ax=drawn[1], fraction=0.046, pad=0.02)
+            for axes, signed in zip(drawn[2:], maps.values(), strict=True):
+                values = evidence_maps(signed[row : row + 1].cpu(), "signed", images.shape[2:])[0].numpy()
+                limit = max(float(np.abs(values).max()), 1e-12)
+                shown = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+                figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
+            for axes in drawn:
+                axes.set(xticks=[], yticks=[])
+        for axes, name in zip(panels[0], ("image", "activations", *maps), strict=True):
+            axes.set_title(name)
+    return figure
+
+
+def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
+    """All explanations in four measures, the cheapest on top; bars are 95 % intervals.
+
+    Args:
+        table: of ``summary``.
+        ceilings: energy of the best map that a layer's resolution allows, by layer.
+    """
+    layers = list(dict.fromkeys(table.loc[table["layer"] != IMAGE, "layer"]))
+    colours = {layer: f"C{i}" for i, layer in enumerate(layers)} | {IMAGE: "C3"}
+    of_methods = table[~table["control"]]
+    order = of_methods.groupby("method")["milliseconds"].min().sort_values().index.tolist()
+    order += [name for name in CONTROLS if name in set(table["method"])]
+    measures = {
+        "energy": "energy in the marker",
+        "gap": "occlusion gap (SD of the logit)",
+        "randomised": "|rank corr.| after re-draw",
+        "milliseconds": "cost (ms an image)",
+    }
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, len(measures), figsize=(PAGE, 0.26 * len(order) + 1.0), sharey=True)
+        for axes, (measure, name) in zip(panels, measures.items(), strict=True):
+            for layer, colour in colours.items():
+                own = table[table["layer"] == layer]
+                shift = 0.0 if layer == IMAGE else 0.22 * (layers.index(layer) - (len(layers) - 1) / 2)
+                heights = np.array([order.index(method) + shift for method in own["method"]])
+                rows = pd.DataFrame({"estimate": own[measure]})
+                for bound in ("low", "high"):
+                    rows[bound] = own.get(f"{measure}_{bound}", own[measure])
+                blind = own["control"].to_numpy()
+                for chosen, own_colour in ((~blind, colour), (blind, "0.5")):
+                    style = {"fmt": "o", "ms": 3, "capsize": 0, "lw": 1, "color": own_colour}
+                    intervals(axes, rows[chosen], heights[chosen], upright=False, **style)
+            axes.axhline(len(order) - len(CONTROLS) - 0.5, color="0.8", lw=0.6)
+            axes.set(xlabel=name, ylim=(-0.6, len(order) - 0.4))
+            axes.grid(axis="y", color="0.93", lw=0.5)
+            axes.set_axisbelow(True)
+        controls = table.loc[table["control"], "energy_high"].fillna(table["energy"])
+        panels[0].axvline(controls.max() + MARGIN, color="0.3", lw=0.8, ls="--")
+        for layer in layers:
+            panels[0].axvline(ceilings[layer], color=colours[layer], lw=0.8, ls=":")
+        panels[1].axvline(0, color="0.7", lw=0.8)
+        panels[2].axvline(INDEPENDENT, color="0.3", lw=0.8, ls="--")
+        panels[2].set_xlim(0, 1.03)
+        panels[3].set_xscale("log")
+        panels[0].set_yticks(range(len(order)), [label_of(method) for method in order])
+        panels[0].invert_yaxis()
+        for layer, colour in colours.items():
+            name = "maps of the image itself" if layer == IMAGE else layer
+            panels[0].plot([], [], "o", ms=3, color=colour, label=name)
+        panels[0].plot([], [], "o", ms=3, color="0.5", label="controls")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, frameon=False, ncols=len(names), loc="outside upper center")
+    return figure
+
+
+def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
+    """The score while pixels are replaced: a panel a method; above, least important first, below, most important first.
+
+    Grey is the random map. The area between is the gap.
+
+    Args:
+        curves: of ``Assessment``; means over networks and epochs are drawn.
+        occluder: what stands in the pixels' place.
+    """
+    own = curves[curves["occluder"] == occluder]
+    keys = ["method", "layer", "order", "replaced"]
+    mean = own.groupby(keys, sort=False)["score"].mean().reset_index()
+    methods = list(dict.fromkeys(mean.loc[mean["method"] != "random", "method"]))
+    layers = list(dict.fromkeys(mean.loc[mean["layer"] != IMAGE, "layer"]))
+    colours = {layer: f"C{i}" for i, layer in enumerate(layers)} | {IMAGE: "C3"}
+    across = min(4, len(methods))
+    down = -(-len(methods) // across)
+    with plt.rc_context(STYLE):
+        size = (PAGE, 1.25 * down + 0.7)
+        figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(methods) :]:
+            axes.remove()
+        for axes, method in zip(panels.flat, methods, strict=False):
+            for order, curve in mean[mean["method"] == "random"].groupby("order"):
+                axes.plot(100 * curve["replaced"], curve["score"], color="0.7", lw=0.8, ls=_dash(str(order)))
+            for (layer, order), curve in mean[mean["method"] == method].groupby(
+                ["layer", "order"], sort=False
+            ):
+                style = {"color": colours[str(layer)], "ls": _dash(str(order)), "lw": 1.1}
+                axes.plot(100 * curve["replaced"], curve["score"], **style)
+            axes.set_title(label_of(method), pad=2)
+        for layer, colour in colours.items():
+            panels[0, 0].plot([], [], color=colour, label="maps of the image" if layer == IMAGE else layer)
+        panels[0, 0].plot([], [], color="0.7", label="random map")
+        for order in ("least", "most"):
+            panels[0, 0].plot([], [], color="0.3", ls=_dash(order), label=f"{order} important first")
+        handles, names = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, frameon=False, ncols=len(names), loc="outside upper center")
+        figure.supxlabel(f"pixels replaced (%), by {_in_words(occluder)}", size=8)
+        figure.supylabel("logit for “real” (SD)", size=8)
+    return figure
+
+
+def cascade_chart(measures: pd.DataFrame) -> Figure:
+    """How much of a map stays while the weights are drawn again from the head down: means over images and networks."""
+    names = {f"randomised_{name}": name for name in CASCADE} | {"randomised": "all"}
+    own = measures[measures["measure"].isin(names)].replace({"measure": names})
+    table = own.pivot_table("value", ["method", "layer"], "measure", sort=False)[list(CASCADE)]
+    labels = [
+        label_of(method) + ("" if layer == IMAGE else f" at {layer}")
+        for method, layer in table.index.to_frame().to_numpy().tolist()
+    ]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(3.4, 0.15 * len(table) + 0.7))
+        sns.heatmap(
+            table, ax=axes, cmap="cividis", vmin=0, vmax=1, annot=True, fmt=".2f", annot_kws={"size": 6},
+            cbar_kws={"label": "|rank correlation| with the trained"}, yticklabels=labels,
+        )  # fmt: skip
+        axes.set(xlabel="weights drawn again", ylabel="")
+        axes.tick_params(length=0)
+        axes.tick_params(axis="y", rotation=0, labelsize=6.5)
+    return figure
+
+
+def retrained_chart(retrained: pd.DataFrame) -> Figure:
+    """Accuracy of discriminators trained without what each map calls important; ticks are single trainings."""
+    shares = sorted(set(retrained["share"]) - {0})
+    methods = list(dict.fromkeys(retrained.loc[retrained["share"] > 0, "method"]))
+    whole = retrained.loc[retrained["method"] == NOTHING[1], "accuracy"].mean()
+    with plt.rc_context(STYLE):
+        size = (max(3.4, 2.3 * len(shares) + 1.1), 0.2 * len(methods) + 0.75)
+        figure, panels = plt.subplots(1, len(shares), figsize=size, sharey=True, squeeze=False)
+        for axes, share in zip(panels[0], shares, strict=True):
+            for height, method in enumerate(methods):
+                own = retrained[(retrained["share"] == share) & (retrained["method"] == method)]["accuracy"]
+                colour = "0.5" if method in CONTROLS else "C0"
+                axes.plot(100 * own, np.full(len(own), height), "|", color=colour, ms=7, mew=1)
+                axes.plot(100 * own.mean(), height, "o", color=colour, ms=4)
+            axes.axvline(100 * whole, color="0.3", lw=0.8, ls="--")
+            axes.axvline(50, color="0.3", lw=0.8, ls=":")
+            axes.set(xlabel="balanced accuracy (%)", title=f"{100 * share:g} % of the pixels removed")
+        panels[0, 0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
+        panels[0, 0].invert_yaxis()
+    return figure
+
+
+def _overlay(axes: Axes, image: Tensor, heat: Tensor) -> None:
+    coloured = torch.from_numpy(plt.get_cmap(HEAT)(normalise(heat.cpu(), "max").numpy())[..., :3]).float()
+    axes.imshow(((coloured + as_rgb(image)) / 2)[0].numpy())
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _dash(order: str) -> str:
+    return "-" if order == "least" else "--"
+
+
+def _in_words(occluder: str) -> str:
+    return {"background": "the background", "blur": "a blurred image"}[occluder]
