@@ -1,6 +1,7 @@
 """Methods of pytorch-grad-cam and captum: against their library called directly, and against formulas by hand."""
 
 import copy
+import threading
 import warnings
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_attributions_are_captums(channels):
     network = randomised(Discriminator("paper28", width=4, channels=channels))
     images = random_images(channels=channels)
     seen = images.clone().requires_grad_()
-    windows = {"sliding_window_shapes": (channels, 3, 3), "strides": (channels, 1, 1)}
+    windows = {"sliding_window_shapes": (channels, 4, 4), "strides": (channels, 2, 2)}
     expected = {
         "occlusion": captum.attr.Occlusion(network).attribute(images, baselines=-1, **windows).mean(1),
         "integrated-gradients": captum.attr.IntegratedGradients(network)
@@ -279,7 +280,8 @@ def cases():
 
 
 @every_method
-def test_each_image_is_explained_by_itself_and_the_same_every_time(method):
+def test_each_image_is_explained_by_itself_and_the_same_every_time(method, monkeypatch):
+    monkeypatch.setattr(captum_library, "LIME_SAMPLES", 80)  # as many would do; they take a while
     for network, images, options in cases():
         whole = explain(network, images, method=method, evidence="signed", **options)
         assert whole.shape == (3, *images.shape[2:])
@@ -419,6 +421,15 @@ def test_all_run_on_the_papers_networks_conditions_and_targets_included():
         assert set(runnable(network, images, **options).values()) == {""}
 
 
+def test_a_network_that_cannot_be_copied():
+    network = randomised(Small())
+    network.lock = threading.Lock()
+    reasons = runnable(network, random_images(2, 32, 3)[..., :24], layer="second")
+    refusing = [method for method, reason in reasons.items() if reason]
+    assert refusing == ["scorecam", "ablationcam", *OF_IMAGE]
+    assert all("this Small cannot be copied: " in reasons[method] for method in refusing)
+
+
 def test_altered_copies_are_no_batch(discriminator, images):
     reasons = runnable(batch_statistics(discriminator), images)
     refusing = {method for method, reason in reasons.items() if "use the statistics of the batch" in reason}
@@ -449,7 +460,8 @@ def test_values_that_are_not_finite_are_no_map():
     """A score of exactly 0, by which the library's AblationCAM divides."""
     network = Discriminator("paper28", width=2)
     network.layers[8].weight.data.zero_()
-    message = refused(explain, network, random_images(2), method="ablationcam")
+    with warnings.catch_warnings(action="error"):
+        message = refused(explain, network, random_images(2), method="ablationcam")
     assert (
         message
         == "method='ablationcam' cannot run on this Discriminator: it gives values that are not finite"
