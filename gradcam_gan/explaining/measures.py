@@ -87,7 +87,7 @@ def measure(
     ring = _ring(maps.shape[1], maps.shape[2], border).to(maps.device)
     parts = [
         _tallies(some_maps, some_mask.to(maps.device), ring, tau, normalisation)
-        for some_maps, some_mask in zip(_chunks(maps), _chunks(mask, like=maps), strict=True)
+        for some_maps, some_mask in zip(chunks(maps), chunks(mask, like=maps), strict=True)
     ]
     tallies = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _ratios(tallies, pixels=ring.numel(), ring_pixels=int(ring.sum()))
@@ -169,7 +169,7 @@ def coverage(maps: Tensor, *, tau: float = 0.5, normalisation: Normalisation = "
     """
     check_maps(maps, "maps")
     _check_options(normalisation, tau)
-    parts = [_covered(_at_least_float32(some).clamp(min=0), tau, normalisation) for some in _chunks(maps)]
+    parts = [_covered(_at_least_float32(some).clamp(min=0), tau, normalisation) for some in chunks(maps)]
     return torch.cat(parts).cpu().double() / math.prod(maps.shape[1:])
 
 
@@ -200,7 +200,7 @@ def map_change(maps_a: Tensor, maps_b: Tensor) -> Tensor:
             f"maps_a {tuple(maps_a.shape)} and maps_b {tuple(maps_b.shape)} must have one shape: "
             "the same images in the same order"
         )
-    pairs = zip(_chunks(maps_a), _chunks(maps_b), strict=True)
+    pairs = zip(chunks(maps_a), chunks(maps_b), strict=True)
     return torch.cat([1 - (_standardised(a) * _standardised(b)).sum(1).clamp(-1, 1) for a, b in pairs])
 
 
@@ -307,7 +307,7 @@ def _at_least_float32(maps: Tensor) -> Tensor:
     return maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
 
 
-def _chunks(tensor: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
+def chunks(tensor: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
     """Split along the first axis so that a chunk of ``like`` (else of the tensor itself) fits the memory."""
     maps = tensor if like is None else like
     limit = CHUNK_PIXELS.get(maps.device.type, CHUNK_PIXELS_ELSEWHERE)

@@ -24,7 +24,7 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, score_images
 from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.hooks import Layer, find_layer
-from gradcam_gan.explaining.measures import check_maps, map_change
+from gradcam_gan.explaining.measures import check_maps, chunks, map_change
 from gradcam_gan.explaining.targets import Target, real
 from gradcam_gan.models.dcgan import BACKGROUND, PaperNetwork, initialise
 from gradcam_gan.validation import choose
@@ -102,7 +102,7 @@ def occlude(images: Tensor, maps: Tensor, share: float, *, occluder: Occluder, s
     Raises:
         InputError: images or maps that cannot be used, or an option that is unknown or out of range.
     """
-    _check(images, maps, occluder)
+    _check_occlusion(images, maps, occluder)
     if not 0 <= share <= 1:
         raise InputError(f"share={share} must lie in 0..1: it is a share of each image's pixels")
     shown = _in_model_range(images)
@@ -152,7 +152,7 @@ def flipping_curves(
     Raises:
         InputError: as ``occlude`` and ``explain``.
     """
-    _check(images, maps, occluder)
+    _check_occlusion(images, maps, occluder)
     choose("order", order, get_args(Order))
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1")
@@ -171,7 +171,8 @@ def occlusion_gap(least: Tensor, most: Tensor) -> Tensor:
     """How much of the score a map's order keeps, and its reverse loses: the area between two curves.
 
     LeRF - MoRF (Schulz et al. 2020, there after normalising each curve), by the trapezoidal rule over the share of
-    replaced pixels. What the occluder does to any image, wherever it is put, is in both curves and cancels.
+    replaced pixels. Both curves begin and end at the same scores, so nothing but the order makes a gap. Neither curve
+    alone says so much: to a discriminator an empty image may look more real than a digit, and any order raises it.
 
     Args:
         least: (N, steps + 1), of ``flipping_curves`` with the least relevant pixels first.
@@ -202,12 +203,12 @@ def randomise(
     reference_images: Tensor,
     conditions: Conditions | None = None,
 ) -> nn.Module:
-    """A copy whose weights are drawn anew, from the head down to one layer (Adebayo et al. 2018, section 3.2).
+    """A copy whose weights are drawn anew, from the head down to one layer (Adebayo et al. 2018).
 
-    Cascading: with one seed a deeper layer draws more, and the same of what is above it. Weights come from each layer's
-    own ``reset_parameters``; in this package's networks convolutions and BatchNorm from DCGAN's initialisation. What
-    BatchNorm then sees is new to it, so all its statistics are recomputed (``calibrate``): compare with the maps of
-    ``calibrate(network, reference_images)``, whose statistics have changed alike.
+    Cascading, as in that paper: with one seed a deeper layer draws more, and the same of what is above it. Weights come
+    from each layer's own ``reset_parameters``; in this package's networks those of convolutions and BatchNorm from
+    DCGAN's initialisation. What BatchNorm then sees is new to it, so all its statistics are recomputed (``calibrate``):
+    compare with the maps of ``calibrate(network, reference_images)``, whose statistics have changed alike.
 
     Args:
         network: left as it is.
@@ -329,7 +330,7 @@ def completeness_error(signed: Tensor, scores: Tensor, baseline: Tensor | float)
 # --- what they share
 
 
-def _check(images: Tensor, maps: Tensor, occluder: str) -> None:
+def _check_occlusion(images: Tensor, maps: Tensor, occluder: str) -> None:
     """Refuse images, maps and an occluder that cannot be used together."""
     check_images(images)
     check_maps(maps, "maps")
@@ -363,14 +364,16 @@ def _hidden(shown: Tensor, occluder: str) -> Tensor:
 
 
 def _places(maps: Tensor, seed: int) -> Tensor:
-    """The place of each pixel in its image when values fall, 0 the highest: (N, H, W) int64; equal ones at random."""
-    values = maps.detach().flatten(1)
-    shuffled = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
-    shuffled = shuffled.to(values.device)
-    falling = values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True)
-    order = shuffled.gather(1, falling)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
+    """The place of each pixel in its image when values fall, 0 the highest: int32 (N, H, W); equal ones at random."""
+    generator = torch.Generator().manual_seed(seed)  # which draws the same whatever the chunks
+    parts = []
+    for values in chunks(maps.detach().flatten(1)):
+        shuffled = torch.rand(values.shape, generator=generator).argsort(1).to(values.device)
+        falling = values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True)
+        order = shuffled.gather(1, falling)
+        places = torch.arange(order.shape[1], dtype=torch.int32, device=order.device).expand_as(order)
+        parts.append(torch.empty_like(places).scatter_(1, order, places))
+    return torch.cat(parts).view(maps.shape)
 
 
 def _replaced(shown: Tensor, hidden: Tensor, places: Tensor, count: int) -> Tensor:
@@ -429,5 +432,5 @@ def _redraw(module: nn.Module, *, dcgan: bool) -> None:
 
 def _mean_ranks(maps: Tensor) -> Tensor:
     """Float64 (N, H, W) on the CPU: ranks over the pixels, equal values with the mean of theirs."""
-    ranks = stats.rankdata(maps.detach().float().cpu().flatten(1).numpy(), axis=1)
+    ranks = stats.rankdata(maps.detach().double().cpu().flatten(1).numpy(), axis=1)
     return torch.from_numpy(ranks).view(maps.shape)

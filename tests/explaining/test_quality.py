@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from gradcam_gan.data import to_model_range
+from gradcam_gan.explaining import measures
 from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.explaining.quality import (
@@ -142,6 +143,13 @@ def test_equal_values_go_at_random():
     assert not torch.equal(other, again)
     # an image's own pixels do not depend on those after it
     assert torch.equal(occlude(images[:9], maps[:9], 0.25, occluder="background"), again[:9])
+
+
+def test_chunks_do_not_change_the_order(monkeypatch):
+    images, maps = torch.ones(7, 1, 5, 5), torch.zeros(7, 5, 5)
+    whole = occlude(images, maps, 0.4, occluder="background")
+    monkeypatch.setattr(measures, "CHUNK_PIXELS", {"cpu": 2 * 25})
+    assert torch.equal(occlude(images, maps, 0.4, occluder="background"), whole)
 
 
 def test_the_blur_leaves_no_stroke_and_no_flat_image_changes():
@@ -373,6 +381,9 @@ def test_noise_sensitivity_of_known_maps():
         lambda shown: torch.ones(2, 3, 3), images, sigma=0.1, draws=2, seed=0
     ).tolist() == [0, 0]
     assert noise_sensitivity(lambda shown: shown[:, 0], images, sigma=0.1, draws=2, seed=0)[0].isnan()
+    # of one pixel the mean over draws is that of |n|; the maximum would be four times as much
+    pixel = noise_sensitivity(brightness, images[:1, :, :1, :1], sigma=0.1, draws=2000, seed=0)
+    assert pixel.item() == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.06)
     as_bytes = torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)
     again, other = (noise_sensitivity(brightness, as_bytes, sigma=0.1, draws=8, seed=seed) for seed in (0, 1))
     assert again == pytest.approx(0.05 * math.sqrt(0.5), rel=0.05)
@@ -396,6 +407,29 @@ def test_complete_methods_have_no_error_and_grad_cam_has():
     error = completeness_error(steps, scores, network(black).detach())
     assert error.max() < 0.02 * (scores - network(black).detach()).abs().mean()
     assert completeness_error(torch.ones(1, 2, 2), torch.tensor([7.0]), 1.0).tolist() == [2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_same_from_a_gpu():
+    network, images, maps = (
+        randomised(Discriminator("paper28", width=4)),
+        random_images(5, 28),
+        random_maps(5, 28),
+    )
+    on_gpu = copy.deepcopy(network).cuda()
+    for name, control in controls(images.cuda()).items():
+        torch.testing.assert_close(control.cpu(), controls(images)[name], rtol=1e-3, atol=1e-3)
+    for occluder in ("background", "blur"):
+        expected = gap(network, images, maps, occluder=occluder)
+        for own, ranked in ((images, maps.cuda()), (images.cuda(), maps)):
+            found = gap(on_gpu, own, ranked, occluder=occluder)
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-2, atol=1e-2)
+    drawn, expected = (
+        randomise(d, from_layer="conv3", seed=0, reference_images=images) for d in (on_gpu, network)
+    )
+    assert drawn.layers[8].weight.is_cuda
+    assert torch.equal(drawn.layers[8].weight.cpu(), expected.layers[8].weight)
+    assert rank_correlation(maps.cuda(), maps).is_cuda
 
 
 # --- bad input
