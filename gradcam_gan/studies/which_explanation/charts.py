@@ -9,19 +9,18 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import normalise
 from gradcam_gan.explaining.methods import IMAGE, METHODS
-from gradcam_gan.studies.style import HEAT, PAGE, STYLE, as_rgb, intervals
+from gradcam_gan.studies.style import COLUMN, HEAT, PAGE, STYLE, as_rgb, intervals
 from gradcam_gan.studies.which_explanation.measured import CASCADE, CONTROLS, Explanation
 from gradcam_gan.studies.which_explanation.retrained import NOTHING
 from gradcam_gan.studies.which_explanation.rule import INDEPENDENT, MARGIN
 from gradcam_gan.studies.which_explanation.tables import CEILING
 
-CELL = 0.82  # inches, a map among many
-CHANNELS = 16  # of a layer's activations that are shown
 CONTROL_LABELS = {
     "random": "random map",
     "image": "image itself",
@@ -69,45 +68,6 @@ def planted_grid(image: Tensor, mask: Tensor, maps: Mapping[Explanation, Tensor]
     return figure
 
 
-def classic_four(
-    images: Tensor, captions: Sequence[str], activations: Tensor, maps: Mapping[str, Tensor]
-) -> Figure:
-    """What overviews of explainable AI show side by side: layer activations, Grad-CAM, occlusion and LIME.
-
-    Args:
-        images: (N, C, H, W), uint8 or in [-1, 1], a row each.
-        captions: N, what they are.
-        activations: (N, K, h, w), of one layer; the first 16 channels are shown, on one scale.
-        maps: signed (N, h, w), by their name, with units; red is evidence for "real", blue against it.
-    """
-    channels = activations[:, :CHANNELS].cpu()
-    side = round(channels.shape[1] ** 0.5)
-    with plt.rc_context(STYLE):
-        size = (PAGE, 1.45 * len(images) + 0.3)
-        figure, panels = plt.subplots(len(images), 2 + len(maps), figsize=size, squeeze=False)
-        for row, drawn in enumerate(panels):
-            drawn[0].imshow(as_rgb(images[row : row + 1])[0].numpy())
-            drawn[0].set_ylabel(captions[row])
-            mosaic = (
-                channels[row, : side * side].unflatten(0, (side, side)).movedim(1, 2).flatten(2).flatten(0, 1)
-            )
-            shown = drawn[1].imshow(mosaic.numpy(), cmap="gray")
-            for i in range(1, side):
-                for line in (drawn[1].axhline, drawn[1].axvline):
-                    line(i * channels.shape[2] - 0.5, color="white", lw=0.5)
-            figure.colorbar(shown, ax=drawn[1], fraction=0.046, pad=0.02)
-            for axes, signed in zip(drawn[2:], maps.values(), strict=True):
-                values = evidence_maps(signed[row : row + 1].cpu(), "signed", images.shape[2:])[0].numpy()
-                limit = max(float(np.abs(values).max()), 1e-12)
-                shown = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
-                figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
-            for axes in drawn:
-                axes.set(xticks=[], yticks=[])
-        for axes, name in zip(panels[0], ("image", "activations", *maps), strict=True):
-            axes.set_title(name)
-    return figure
-
-
 def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
     """All explanations in four measures, the cheapest on top; bars are 95 % intervals.
 
@@ -116,15 +76,15 @@ def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
         ceilings: energy of the best map that a layer's resolution allows, by layer.
     """
     layers = list(dict.fromkeys(table.loc[table["layer"] != IMAGE, "layer"]))
-    colours = {layer: f"C{i}" for i, layer in enumerate(layers)} | {IMAGE: "C3"}
+    colours = _colours(layers)
     of_methods = table[~table["control"]]
     order = of_methods.groupby("method")["milliseconds"].min().sort_values().index.tolist()
     order += [name for name in CONTROLS if name in set(table["method"])]
     measures = {
-        "energy": "energy in the marker",
-        "gap": "occlusion gap (SD of the logit)",
-        "randomised": "|rank corr.| after re-draw",
-        "milliseconds": "cost (ms an image)",
+        "energy": "energy in\nthe marker",
+        "gap": "occlusion gap\n(SD of the logit)",
+        "randomised": "|rank correlation|\nwith other weights",
+        "milliseconds": "cost\n(ms an image)",
     }
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(measures), figsize=(PAGE, 0.26 * len(order) + 1.0), sharey=True)
@@ -152,10 +112,15 @@ def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
         panels[2].axvline(INDEPENDENT, color="0.3", lw=0.8, ls="--")
         panels[2].set_xlim(0, 1.03)
         panels[3].set_xscale("log")
+        panels[3].xaxis.set_major_formatter(ScalarFormatter())
+        panels[3].xaxis.set_minor_formatter(NullFormatter())
+        panels[3].set_xlim(
+            panels[3].get_xlim()[0] / 2, panels[3].get_xlim()[1] * 2
+        )  # a labelled tick, always
         panels[0].set_yticks(range(len(order)), [label_of(method) for method in order])
         panels[0].invert_yaxis()
         for layer, colour in colours.items():
-            name = "maps of the image itself" if layer == IMAGE else layer
+            name = "no layer" if layer == IMAGE else layer
             panels[0].plot([], [], "o", ms=3, color=colour, label=name)
         panels[0].plot([], [], "o", ms=3, color="0.5", label="controls")
         handles, names = panels[0].get_legend_handles_labels()
@@ -177,7 +142,7 @@ def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
     mean = own.groupby(keys, sort=False)["score"].mean().reset_index()
     methods = list(dict.fromkeys(mean.loc[mean["method"] != "random", "method"]))
     layers = list(dict.fromkeys(mean.loc[mean["layer"] != IMAGE, "layer"]))
-    colours = {layer: f"C{i}" for i, layer in enumerate(layers)} | {IMAGE: "C3"}
+    colours = _colours(layers)
     across = min(4, len(methods))
     down = -(-len(methods) // across)
     with plt.rc_context(STYLE):
@@ -191,14 +156,16 @@ def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
             for (layer, order), curve in mean[mean["method"] == method].groupby(
                 ["layer", "order"], sort=False
             ):
-                style = {"color": colours[str(layer)], "ls": _dash(str(order)), "lw": 1.1}
+                colour = "0.3" if method in CONTROLS else colours[str(layer)]
+                style = {"color": colour, "ls": _dash(str(order)), "lw": 1.1}
                 axes.plot(100 * curve["replaced"], curve["score"], **style)
             axes.set_title(label_of(method), pad=2)
         for layer, colour in colours.items():
-            panels[0, 0].plot([], [], color=colour, label="maps of the image" if layer == IMAGE else layer)
+            panels[0, 0].plot([], [], color=colour, label="no layer" if layer == IMAGE else layer)
+        panels[0, 0].plot([], [], color="0.3", label="controls")
         panels[0, 0].plot([], [], color="0.7", label="random map")
         for order in ("least", "most"):
-            panels[0, 0].plot([], [], color="0.3", ls=_dash(order), label=f"{order} important first")
+            panels[0, 0].plot([], [], color="0.3", ls=_dash(order), label=f"{order} first")
         handles, names = panels[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, frameon=False, ncols=len(names), loc="outside upper center")
         figure.supxlabel(f"pixels replaced (%), by {_in_words(occluder)}", size=8)
@@ -216,14 +183,14 @@ def cascade_chart(measures: pd.DataFrame) -> Figure:
         for method, layer in table.index.to_frame().to_numpy().tolist()
     ]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(3.4, 0.15 * len(table) + 0.7))
+        figure, axes = plt.subplots(figsize=(COLUMN, 0.155 * len(table) + 0.75))
         sns.heatmap(
             table, ax=axes, cmap="cividis", vmin=0, vmax=1, annot=True, fmt=".2f", annot_kws={"size": 6},
-            cbar_kws={"label": "|rank correlation| with the trained"}, yticklabels=labels,
+            cbar_kws={"label": "|rank correlation|", "shrink": min(1, 12 / len(table))}, yticklabels=labels,
         )  # fmt: skip
         axes.set(xlabel="weights drawn again", ylabel="")
         axes.tick_params(length=0)
-        axes.tick_params(axis="y", rotation=0, labelsize=6.5)
+        axes.tick_params(rotation=0, labelsize=6.5)
     return figure
 
 
@@ -233,7 +200,7 @@ def retrained_chart(retrained: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(retrained.loc[retrained["share"] > 0, "method"]))
     whole = retrained.loc[retrained["method"] == NOTHING[1], "accuracy"].mean()
     with plt.rc_context(STYLE):
-        size = (max(3.4, 2.3 * len(shares) + 1.1), 0.2 * len(methods) + 0.75)
+        size = (max(COLUMN, 2.3 * len(shares) + 1.1), 0.2 * len(methods) + 0.75)
         figure, panels = plt.subplots(1, len(shares), figsize=size, sharey=True, squeeze=False)
         for axes, share in zip(panels[0], shares, strict=True):
             for height, method in enumerate(methods):
@@ -244,6 +211,7 @@ def retrained_chart(retrained: pd.DataFrame) -> Figure:
             axes.axvline(100 * whole, color="0.3", lw=0.8, ls="--")
             axes.axvline(50, color="0.3", lw=0.8, ls=":")
             axes.set(xlabel="balanced accuracy (%)", title=f"{100 * share:g} % of the pixels removed")
+        panels[0, 0].set(ylim=(-0.5, len(methods) - 0.5))
         panels[0, 0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
         panels[0, 0].invert_yaxis()
     return figure
@@ -255,6 +223,10 @@ def _overlay(axes: Axes, image: Tensor, heat: Tensor) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _colours(layers: Sequence[str]) -> dict[str, str]:
+    return {layer: f"C{i}" for i, layer in enumerate(layers)} | {IMAGE: "C3"}
 
 
 def _dash(order: str) -> str:

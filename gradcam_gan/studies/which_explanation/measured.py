@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from gradcam_gan.explaining.batches import score_images
 from gradcam_gan.explaining.cam import evidence_maps, signed_maps
-from gradcam_gan.explaining.hooks import find_layer
 from gradcam_gan.explaining.methods import IMAGE, METHODS
 from gradcam_gan.explaining.quality import (
     Occluder,
@@ -83,15 +82,6 @@ def explain_one(network: nn.Module, images: Tensor, explanation: Explanation) ->
     layers = [] if layer == IMAGE else [layer]
     (maps,) = signed_maps(network, images, [method], layers, batch_size=BATCH).signed.values()
     return maps
-
-
-def activations_of(network: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """A layer's activations (N, K, h, w) of up to ``BATCH`` images, on the CPU."""
-    kept: list[Tensor] = []
-    _, module = find_layer(network, layer)
-    with module.register_forward_hook(lambda _module, _inputs, output: kept.append(output)):
-        score_images(network, images, BATCH)
-    return kept[-1].detach().cpu()  # the first run, of two images, finds the network's layout
 
 
 def occlusion_tables(
