@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
@@ -27,7 +26,11 @@ CONTROL_LABELS = {
     "edges": "edges",
     "centre": "centre",
     CEILING: "best at 8x8",
+    "marked": "image",
 }
+
+
+PLAIN: Explanation = (IMAGE, "marked")  # the image without a map
 
 
 def label_of(method: str) -> str:
@@ -48,23 +51,28 @@ def planted_grid(image: Tensor, mask: Tensor, maps: Mapping[Explanation, Tensor]
     cells: list[tuple[str, list[Explanation]]] = [
         (layer, [one for one in maps if one[0] == layer]) for layer in layers
     ]
-    cells.append(("of the image", [one for one in maps if one[0] == IMAGE and one[1] in METHODS]))
+    cells.append(("no layer", [PLAIN, *(one for one in maps if one[0] == IMAGE and one[1] in METHODS)]))
     cells.append(("controls", [one for one in maps if one[0] == IMAGE and one[1] not in METHODS]))
-    cells = [(name, row) for name, row in cells if row]
     columns = max(len(row) for _, row in cells)
     with plt.rc_context(STYLE):
-        size = (PAGE, len(cells) * (0.93 * PAGE / columns + 0.2) + 0.1)
+        size = (PAGE, len(cells) * 0.97 * PAGE / columns + 0.15)
         figure, panels = plt.subplots(len(cells), columns, figsize=size, squeeze=False)
         for (name, row), drawn in zip(cells, panels, strict=True):
             for axes in drawn[len(row) :]:
                 axes.remove()
             drawn[0].set_ylabel(name)
             for axes, (layer, method) in zip(drawn, row, strict=False):
-                _overlay(axes, image, evidence_maps(maps[layer, method], "real", image.shape[2:]))
+                picture = as_rgb(image)
+                if (layer, method) != PLAIN:
+                    heat = normalise(evidence_maps(maps[layer, method], "real", image.shape[2:]).cpu(), "max")
+                    picture = (torch.from_numpy(plt.get_cmap(HEAT)(heat.numpy())[..., :3]) + picture) / 2
+                axes.imshow(picture[0].numpy())
                 axes.contour(mask[0].float(), levels=[0.5], colors="cyan", linewidths=0.7)
-                axes.set_title(
-                    label_of(method).replace("Integrated gradients", "Int. gradients"), size=6.5, pad=2
-                )
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                if layer in (IMAGE, layers[0]):  # below it a column's method is the same
+                    label = label_of(method).replace("Integrated", "Int.")
+                    axes.set_title(label, size=6.5, pad=2)
     return figure
 
 
@@ -215,14 +223,6 @@ def retrained_chart(retrained: pd.DataFrame) -> Figure:
         panels[0, 0].set_yticks(range(len(methods)), [label_of(method) for method in methods])
         panels[0, 0].invert_yaxis()
     return figure
-
-
-def _overlay(axes: Axes, image: Tensor, heat: Tensor) -> None:
-    coloured = torch.from_numpy(plt.get_cmap(HEAT)(normalise(heat.cpu(), "max").numpy())[..., :3]).float()
-    axes.imshow(((coloured + as_rgb(image)) / 2)[0].numpy())
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
 
 
 def _colours(layers: Sequence[str]) -> dict[str, str]:

@@ -57,4 +57,4 @@ def test_every_map_of_the_marked_image_is_shown(digits):
     figure = draw(charts.planted_grid, marked, mask, maps)
     assert_nothing_is_cut_off(figure, PAGE)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["Grad-CAM", "HiResCAM", "LIME", "edges", "best at 8x8"]
+    assert titles == ["Grad-CAM", "HiResCAM", "image", "LIME", "edges", "best at 8x8"]
