@@ -14,7 +14,7 @@ from torch import Tensor
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import normalise
 from gradcam_gan.explaining.methods import IMAGE, METHODS
-from gradcam_gan.studies.style import COLUMN, HEAT, PAGE, STYLE, as_rgb, intervals
+from gradcam_gan.studies.style import COLUMN, HEAT, PAGE, STYLE, as_rgb, intervals, legend_above
 from gradcam_gan.studies.which_explanation.measured import CASCADE, CONTROLS, Explanation
 from gradcam_gan.studies.which_explanation.retrained import NOTHING
 from gradcam_gan.studies.which_explanation.rule import INDEPENDENT, MARGIN
@@ -131,8 +131,7 @@ def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
             name = "no layer" if layer == IMAGE else layer
             panels[0].plot([], [], "o", ms=3, color=colour, label=name)
         panels[0].plot([], [], "o", ms=3, color="0.5", label="controls")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, frameon=False, ncols=len(names), loc="outside upper center")
+        legend_above(figure, panels[0], len(colours) + 1)
     return figure
 
 
@@ -154,7 +153,7 @@ def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
     across = min(4, len(methods))
     down = -(-len(methods) // across)
     with plt.rc_context(STYLE):
-        size = (PAGE, 1.25 * down + 0.7)
+        size = (PAGE, 1.25 * down + 0.85)
         figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axes in panels.flat[len(methods) :]:
             axes.remove()
@@ -174,8 +173,7 @@ def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
         panels[0, 0].plot([], [], color="0.7", label="random map")
         for order in ("least", "most"):
             panels[0, 0].plot([], [], color="0.3", ls=_dash(order), label=f"{order} first")
-        handles, names = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, frameon=False, ncols=len(names), loc="outside upper center")
+        legend_above(figure, panels[0, 0], 4)
         figure.supxlabel(f"pixels replaced (%), by {_in_words(occluder)}", size=8)
         figure.supylabel("logit for “real” (SD)", size=8)
     return figure
@@ -195,6 +193,7 @@ def cascade_chart(measures: pd.DataFrame) -> Figure:
         sns.heatmap(
             table, ax=axes, cmap="cividis", vmin=0, vmax=1, annot=True, fmt=".2f", annot_kws={"size": 6},
             cbar_kws={"label": "|rank correlation|", "shrink": min(1, 12 / len(table))}, yticklabels=labels,
+            xticklabels=[name.replace(" ", "\n") for name in CASCADE],
         )  # fmt: skip
         axes.set(xlabel="weights drawn again", ylabel="")
         axes.tick_params(length=0)

@@ -22,12 +22,13 @@ from torch import Tensor
 from gradcam_gan.explaining.batches import score_images
 from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.cam import evidence_maps
+from gradcam_gan.explaining.methods import IMAGE
 from gradcam_gan.explaining.quality import occlude
 from gradcam_gan.studies.which_explanation.measured import BATCH, Explanation
 from gradcam_gan.studies.which_explanation.two_sets import as_shown, train_on_sets
 from gradcam_gan.training.config import TrainingConfig
 
-NOTHING = ("", "nothing")  # the explanation of a D whose images are whole
+NOTHING = (IMAGE, "nothing")  # the explanation of a D whose images are whole
 
 
 class Sets(NamedTuple):

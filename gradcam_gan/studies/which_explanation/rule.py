@@ -70,15 +70,26 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
     tied = sane[sane["gap"] >= best["gap_low"]]
     cheap = tied[tied["milliseconds"] <= EQUALLY_CHEAP * tied["milliseconds"].min()]
     chosen = cheap.iloc[cheap["energy"].argmax()]
+    reason = (
+        "of these it has the largest gap between removing what it calls least and most important "
+        f"({bounds(best, 'gap')})"
+    )
+    if len(tied) > 1:
+        reason = (
+            f"of these, {len(tied)} have the largest gap between removing what they call least and most important, "
+            f"within its interval ({bounds(best, 'gap')}), and it is the cheapest of them"
+        )
+    if len(cheap) > 1:
+        reason += (
+            f", or of the {len(cheap)} that cost about the same the one with most evidence in the marker"
+        )
     return Recommendation(
         chosen["method"],
         chosen["layer"],
         f"Use {explanation_name(chosen['method'], chosen['layer'])}: it puts {bounds(chosen, 'energy')} of its "
         f"evidence into the planted marker, at least {bar}, and its map is another one when the network's weights are "
         f"drawn again (rank correlation {bounds(chosen, 'randomised')}). Of {len(methods)} explanations {len(true)} "
-        f"pass the first test and {len(sane)} both; of these, {len(tied)} have the largest gap between removing what "
-        f"they call least and most important, within its interval ({bounds(best, 'gap')}), and it is the cheapest of "
-        f"them, or has most evidence in the marker among the {len(cheap)} cheapest.",
+        f"pass the first test and {len(sane)} both; {reason}.",
     )
 
 
