@@ -60,12 +60,13 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
         f"{MARGIN:g} more than the best control ({best_control['method']}: {bounds(best_control, 'energy')})"
     )
     if sane.empty:
-        return Recommendation(
-            None,
-            None,
-            f"None is recommended: of {len(methods)} explanations {len(true)} put {bar} of their evidence into the "
-            "planted marker, and none of these also changes when the network's weights are drawn again.",
-        )
+        found = f"none of {len(methods)} explanations puts {bar} of its evidence into the planted marker"
+        if len(true):
+            found = (
+                f"of {len(methods)} explanations {len(true)} put {bar} of their evidence into the planted marker, and "
+                "none of these is another map when the network's weights are drawn again"
+            )
+        return Recommendation(None, None, f"None is recommended: {found}.")
     best = sane.iloc[sane["gap"].argmax()]
     tied = sane[sane["gap"] >= best["gap_low"]]
     cheap = tied[tied["milliseconds"] <= EQUALLY_CHEAP * tied["milliseconds"].min()]

@@ -61,6 +61,16 @@ def test_the_order_of_the_rows_and_the_size_of_the_control_s_other_measures_chan
     assert recommendation(first) == recommendation(first.iloc[::-1].reset_index(drop=True))
 
 
+def test_the_sentence_says_which_test_nothing_passes():
+    blind = recommendation(table(edges={"energy": 0.9})).sentence
+    assert "none of 3 explanations puts 0.05 more than the best control (edges: 0.9 [0.88, 0.92])" in blind
+    same = recommendation(
+        table(**{name: {"randomised": 0.9} for name in ("gradcam", "hirescam", "lime")})
+    ).sentence
+    assert "of 3 explanations 3 put" in same
+    assert "none of these is another map" in same
+
+
 def test_without_intervals_the_estimates_decide():
     one = table()
     one.loc[:, one.columns.str.contains("_low|_high")] = math.nan
