@@ -19,7 +19,12 @@ except GradcamGanError as error:
 figures_dir = Path(folder) if folder else study.figures_dir.relative_to(paths.REPOSITORY)
 notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
 # the experiment that a notebook is about, whose parameters matter to no other
-experiments = {"03_prune_70": "pruning", "04_diffusion_gans": "comparison", "05_explain_dudgan": "comparison"}
+experiments = {
+    "03_prune_70": "pruning",
+    "04_diffusion_gans": "comparison",
+    "05_explain_dudgan": "comparison",
+    "06_which_explanation": "quality",
+}
 
 singles = {run.name: run for run in study.configs()}
 pairs = {run.name: run for run in study.pair_configs()}
@@ -49,6 +54,8 @@ def needed(notebook):
     if notebook.startswith("03"):
         baselines = [f"{study.pair_config(seed).name}.scored" for seed in study.pairs.seeds]
         return [*(f"{arm}.scored" for arm in scorers), *baselines, *measured]
+    if notebook.startswith("06"):
+        return [f"seed{seed}.assessed" for seed in study.seeds]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
@@ -97,6 +104,28 @@ rule measure:
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan measure {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " {params.folder} > {log} 2>&1"
+
+
+rule assess:
+    # a network under every explanation, and discriminators with a planted marker, which are trained here too
+    input:
+        lambda wildcards: f"runs/{profile}/{study.config(int(wildcards.seed)).name}.trained",
+    output:
+        touch(f"runs/{profile}/seed{{seed}}.assessed"),
+    params:
+        profile=profile,
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "06_which_explanation").items()],
+        quality=study.quality.model_dump(mode="json"),
+    log:
+        f"runs/{profile}/logs/seed{{seed}}.assessed.log",
+    priority: 5
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
+        " > {log} 2>&1"
 
 
 rule evaluate:

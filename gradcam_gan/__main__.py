@@ -39,6 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
     prune = commands.add_parser("prune", help="get or train one arm of the pruning experiment, and score it")
     prune.add_argument("arm", help="its name, as the workflow calls it")
 
+    assess = commands.add_parser("assess", help="get or make the comparison of explanations of one network")
+    assess.add_argument("seed", type=int, help="whose")
+
     notebook = commands.add_parser("notebook", help="execute one notebook under a profile")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
@@ -53,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures.add_argument("--cores", type=int, help="default: all")
     figures.add_argument("--snakemake", default="", help="more arguments for Snakemake, in one text")
 
-    for command in (measure, prune, notebook, figures):
+    for command in (measure, prune, assess, notebook, figures):
         command.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
         command.add_argument(
             "--profile", default="quick", help="smoke, quick, study or paper; default: quick"
@@ -91,12 +94,17 @@ def _run(options: argparse.Namespace) -> str:
         publish(Study.load(options.profile))
         return ""
     changes = _assignments(options.parameters)
-    if options.command == "measure":
-        from gradcam_gan.studies.epoch_heatmaps.tables import network_tables
-
+    if options.command in ("measure", "assess"):
         study = Study.load(options.profile, **changes)
         choose("seed", str(options.seed), map(str, study.seeds))
-        network_tables(study, options.seed, options.folder or study.figures_dir)
+        if options.command == "measure":
+            from gradcam_gan.studies.epoch_heatmaps.tables import network_tables
+
+            network_tables(study, options.seed, options.folder or study.figures_dir)
+        else:
+            from gradcam_gan.studies.which_explanation.tables import assessment
+
+            assessment(study, options.seed)
         return ""
     if options.command == "prune":
         return _prune(Study.load(options.profile, **changes), options.arm)

@@ -8,7 +8,6 @@
   a map shows may be that lag.
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, check_count, score_images
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, score_images
 
 SETTLING_PASSES = 36  # twelve iterations of training
 
@@ -182,18 +181,6 @@ def real_fake_accuracy(
         mode: float((called_real(model, real, "real") + 1 - called_real(model, fake, "fake")) / 2)
         for mode, model in modes.items()
     }
-
-
-def eval_copy(discriminator: nn.Module) -> nn.Module:
-    """A deep copy in eval mode."""
-    # Old-style spectral and weight norm keep a computed weight, which deepcopy refuses as part of a graph.
-    computed = {
-        id(value): value.detach().clone()
-        for module in discriminator.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(discriminator, computed).eval()
 
 
 def _track_cumulative(layer: BatchNorm, device: torch.device) -> None:

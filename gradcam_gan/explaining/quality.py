@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from gradcam_gan.data import check_images, to_model_range
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, check_count, score_images
-from gradcam_gan.explaining.batchnorm import calibrate, eval_copy
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, score_images
+from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.hooks import Layer, find_layer
 from gradcam_gan.explaining.measures import check_maps, chunks, map_change
 from gradcam_gan.explaining.targets import Target, real

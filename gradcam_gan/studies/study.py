@@ -12,14 +12,20 @@ from pydantic import Field, model_validator
 from gradcam_gan.errors import InputError
 from gradcam_gan.models.options import MODELS, PRESET_SIZE, Model, Padding, Preset
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.arms import Arm, ArmKind, Pruning, Rule
+from gradcam_gan.studies.arms import Arm, ArmKind, Layer, Pruning, Rule
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import ValidatedModel, choose
 
 PROFILES = ("smoke", "quick", "study", "paper")
 BASELINE_MODEL = "dcgan"
+PLANTED_SEEDS = 1000  # from one planted discriminator to the next: more than a study has networks
 # the parameters that decide what is measured of a network, beside its training's
 MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
+# the keys of METHODS, which this module, free of torch, cannot import
+Explanation = Literal[
+    "gradcam", "hirescam", "gradcam++", "xgradcam", "layercam", "eigencam", "scorecam", "ablationcam", "fullgrad",
+    "occlusion", "lime", "integrated-gradients", "gradient-x-input",
+]  # fmt: skip
 PROFILE_VARIABLE = "GRADCAM_GAN_PROFILE"  # for nbval, which cannot inject parameters
 
 
@@ -61,6 +67,28 @@ class ComparisonStudy(ValidatedModel):
         return self
 
 
+class QualityStudy(ValidatedModel):
+    """The comparison of explanations of notebook 6."""
+
+    methods: list[Explanation] = Field(min_length=1)
+    layers: list[Layer] = Field(min_length=1, description="of the methods that take one")
+    epochs: list[int] = Field(min_length=1, description="of the study's discriminators")
+    images: int = Field(ge=2, description="real images, and as many generated ones, that are explained")
+    repeated_images: int = Field(ge=2, description="of either, for the measures that explain again")
+    steps: int = Field(ge=1, description="in which the pixels of an image are replaced")
+    noise: float = Field(gt=0, description="standard deviation, on the scale of [-1, 1]")
+    planted_networks: int = Field(ge=1, description="discriminators with a planted marker for each seed")
+    planted_train_images: int = Field(ge=4, description="real images, and as many others")
+    planted_epochs: int = Field(ge=1)
+    planted_images: int = Field(ge=2, description="held-out images with the marker that are explained")
+    retrained_methods: list[Explanation]
+    retrained_layer: Layer = Field(description="of the methods that take one")
+    retrained_shares: list[float] = Field(description="of the pixels that are removed")
+    retrained_seeds: list[int] = Field(min_length=1)
+    retrained_images: int = Field(ge=4, description="real images, and as many others")
+    retrained_width: int = Field(ge=1)
+
+
 class Study(ValidatedModel):
     """A profile: which discriminators are trained, and what is asked of them.
 
@@ -94,11 +122,14 @@ class Study(ValidatedModel):
     pairs: Pairs
     pruning: PruningStudy
     comparison: ComparisonStudy
+    quality: QualityStudy
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_once("seeds", "pairs.seeds", "pruning.arms", "pruning.dose_arms", "pruning.doses")
-        self._check_once("comparison.models", "comparison.times")
+        self._check_once("comparison.models", "comparison.times", "quality.methods", "quality.layers")
+        self._check_once("quality.epochs", "quality.retrained_methods", "quality.retrained_shares")
+        self._check_quality()
         if not set(self.pairs.seeds) <= set(self.seeds):
             raise ValueError(f"pairs.seeds={self.pairs.seeds} must be among seeds={self.seeds}")
         if self.reference_images and not 0 <= self.reference_images[0] < self.reference_images[1]:
@@ -121,6 +152,27 @@ class Study(ValidatedModel):
         for name in names:
             if len(set(self._value(name))) < len(self._value(name)):
                 raise ValueError(f"{name}={self._value(name)} names one of them twice")
+
+    def _check_quality(self) -> None:
+        quality = self.quality
+        if not 0 <= min(quality.epochs) <= max(quality.epochs) <= self.epochs:
+            raise ValueError(f"quality.epochs={quality.epochs} must lie in 0..epochs={self.epochs}")
+        if not all(0 < share < 1 for share in quality.retrained_shares):
+            raise ValueError(f"quality.retrained_shares={quality.retrained_shares} must lie between 0 and 1")
+        for name, most in (
+            ("repeated_images", "images"),
+            ("retrained_images", "planted_train_images"),
+        ):
+            if getattr(quality, name) > getattr(quality, most):
+                raise ValueError(f"quality.{name}={getattr(quality, name)} must be at most quality.{most}")
+        # TrainingConfig says what it refuses
+        smaller = min(quality.planted_train_images, quality.retrained_images)
+        if smaller < self.batch_size:
+            raise ValueError(
+                f"quality trains on {smaller} images of either kind, fewer than batch_size={self.batch_size}"
+            )
+        self.planted_configs(self.seeds[0])
+        self.retrained_config(self.seeds[0])
 
     @classmethod
     def load(cls, profile: str, /, **changes: object) -> Self:
@@ -205,6 +257,24 @@ class Study(ValidatedModel):
         """The training of one seed in the regime of the paired comparisons."""
         values = self.pairs.model_dump(exclude={"seeds"})
         return self.config(seed).changed(**values, padding=padding, model=model)
+
+    def planted_configs(self, seed: int) -> list[TrainingConfig]:
+        """The trainings of discriminators with a planted marker, against the generator of one of the study's networks.
+
+        Their own seeds are ``seed``, ``seed + PLANTED_SEEDS`` and so on: no two networks share one.
+        """
+        return [
+            self.pair_config(seed).changed(
+                seed=seed + i * PLANTED_SEEDS, epochs=self.quality.planted_epochs, train_images=None
+            )
+            for i in range(self.quality.planted_networks)
+        ]
+
+    def retrained_config(self, seed: int) -> TrainingConfig:
+        """The training of a discriminator without what a map calls important, of any seed."""
+        return self.pair_config(seed).changed(
+            epochs=self.quality.planted_epochs, width=self.quality.retrained_width, train_images=None
+        )
 
     def arms(self) -> list[Arm]:
         """Every training of the pruning experiment."""

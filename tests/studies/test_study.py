@@ -2,13 +2,15 @@ import re
 import subprocess
 import sys
 from itertools import product
+from typing import get_args
 
 import pytest
 import yaml
 from helpers import refused
 
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Study
+from gradcam_gan.studies.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Explanation, Study
 
 each_profile = pytest.mark.parametrize("profile", PROFILES)
 
@@ -63,6 +65,10 @@ def test_every_training_has_a_name_of_its_own_and_differs_as_it_should(profile):
         )
     assert padded == [config.changed(padding="background") for config in compared[: len(padded)]]
     assert study.paper28_config() == configs[0].changed(preset="paper28", size=28)
+    planted = [config for seed in study.seeds for config in study.planted_configs(seed)]
+    assert (
+        len({config.name for config in planted}) == len(planted) == len({config.seed for config in planted})
+    )
     assert len({arm.name for arm in study.arms()}) == len(study.arms())
     for arm in study.arms():
         assert (arm.training, arm.scorer) == (study.pair_config(arm.seed), study.config(arm.seed))
@@ -104,6 +110,14 @@ def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
         ({"comparison.models": ["dudgn"]}, "models='dudgn' is unknown; did you mean 'dudgan'?"),
         ({"comparison.models": ["dcgan"]}, "dcgan is always compared"),
         ({"comparison.times": [0.5, 0]}, "must ascend within 0..1"),
+        ({"quality.methods": ["gradcan"]}, "quality: methods.0='gradcan'"),
+        ({"quality.methods": ["lime", "lime"]}, "quality.methods=['lime', 'lime'] names one of them twice"),
+        ({"quality.epochs": [4]}, "quality.epochs=[4] must lie in 0..epochs=3"),
+        ({"quality.images": 1}, "quality: images=1"),
+        ({"quality.repeated_images": 5}, "quality.repeated_images=5 must be at most quality.images"),
+        ({"quality.retrained_shares": [1.0]}, "quality.retrained_shares=[1.0] must lie between 0 and 1"),
+        ({"quality.retrained_images": 32}, "32 images of either kind, fewer than batch_size=64"),
+        ({"quality.retrained_width": 0}, "retrained_width=0"),
         ({"profile": "quick"}, "profile is given twice"),
     ],
 )
@@ -113,6 +127,10 @@ def test_bad_values_are_one_line(changes, part):
 
 def test_an_unknown_profile_is_one_line():
     assert "profile='qick' is unknown; did you mean 'quick'?" in refused(Study.load, "qick")
+
+
+def test_explanations_are_the_methods_that_there_are():
+    assert list(get_args(Explanation)) == list(METHODS)
 
 
 def test_a_study_needs_no_torch():

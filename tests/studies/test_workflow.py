@@ -315,6 +315,7 @@ class TestSnakefile:
             "measure": [f"seed{seed}.measured" for seed in study.seeds[1:]],
             "evaluate": [f"{config.name}.scored" for config in study.compared_configs()],
             "prune": [f"{arm.name}.scored" for arm in study.arms()],
+            "assess": [f"seed{seed}.assessed" for seed in study.seeds],
         }
         for rule, marks in expected.items():
             assert sorted(output for (output,) in jobs.pop(rule)) == sorted(
@@ -341,6 +342,9 @@ class TestSnakefile:
         assert jobs.keys() == {"figures", "notebook_03_prune_70"}
         jobs = planned(repository, {"comparison.models": ["dudgan", "conditional-dcgan"]})
         assert jobs.keys() == {"figures", "notebook_04_diffusion_gans", "notebook_05_explain_dudgan"}
+        jobs = planned(repository, {"quality.images": 6})
+        assert len(jobs.pop("assess")) == len(Study.load("smoke").seeds)
+        assert jobs.keys() == {"figures", "notebook_06_which_explanation"}
 
     def test_another_folder_is_made_beside_the_published_one(self, repository):
         jobs = planned(repository, folder="elsewhere")
@@ -362,8 +366,18 @@ class TestSnakefile:
         for arm in study.arms():
             (texts,) = re.findall(rf"gradcam_gan prune {arm.name} (.*) --profile smoke", text)
             assert _assignments(shlex.split(texts)) == change
+        for seed in study.seeds:
+            (texts,) = re.findall(rf"gradcam_gan assess {seed} (.*) --profile smoke", text)
+            assert _assignments(shlex.split(texts)) == {"width": 5}
         texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
-        assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [1, 1, 1, 1, 2]
+        assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [
+            1,
+            1,
+            1,
+            1,
+            1,
+            2,
+        ]
 
     @pytest.mark.parametrize(
         ("config", "line"),
