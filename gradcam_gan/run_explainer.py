@@ -7,6 +7,7 @@ combination.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Generic, Literal, TypeVar, get_args
 
@@ -21,8 +22,8 @@ from gradcam_gan.explaining.batches import Conditions
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import Evidence, Explained, evidence_maps, signed_maps
 from gradcam_gan.explaining.measures import measure, object_masks
-from gradcam_gan.explaining.methods import METHODS
-from gradcam_gan.explaining.targets import class_logit, real
+from gradcam_gan.explaining.methods import IMAGE, METHODS, OWN_METHODS
+from gradcam_gan.explaining.targets import class_logit, minus, real
 from gradcam_gan.models.dcgan import Discriminator, Generator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.training.checkpoints import Checkpoints, SingleNetwork
@@ -49,7 +50,7 @@ class Reading:
             have caught up with the weights, see ``settle``), ``reference`` (recomputed on real images, see
             ``calibrate``) or ``batch`` (of the batch explained).
         evidence: ``real`` or ``fake``.
-        layer: whose activations.
+        layer: whose activations; not used by a method that takes none.
     """
 
     method: str = "gradcam"
@@ -58,8 +59,15 @@ class Reading:
     layer: str = "conv3"
 
     def __str__(self) -> str:
-        """Such as ``Grad-CAM at conv3, running, real``."""
-        return f"{METHODS[self.method].label} at {self.layer}, {self.statistics}, {self.evidence}"
+        """Such as ``Grad-CAM at conv3, running, real``, or ``LIME, running, real``."""
+        method = METHODS[self.method]
+        place = f" at {self.layer}" if method.at_layer else ""
+        return f"{method.label}{place}, {self.statistics}, {self.evidence}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Layer and method, as in ``Explained.signed``; "image" stands for the layer where there is none."""
+        return (self.layer if METHODS[self.method].at_layer else IMAGE), self.method
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,9 @@ class ExplainedRun:
         images: uint8 (N, C, H, W), undiffused.
         masks: bool (N, H, W), the pixels that a map should point at.
         epochs: E of the run's epochs.
-        signed: signed maps (N, h, w) in units of the logit, on the CPU, by (epoch, statistics, layer, method).
+        signed: signed maps (N, h, w) in the method's unit, on the CPU, by (epoch, statistics, layer, method); those of
+            methods that take no layer (N, H, W), under the layer "image".
+        against: those of one-sided methods for minus the logit, likewise.
         logits: (N,), on the CPU, by (epoch, statistics).
     """
 
@@ -82,6 +92,7 @@ class ExplainedRun:
     masks: Tensor
     epochs: Sequence[int]
     signed: Mapping[tuple[int, Statistics, str, str], Tensor]
+    against: Mapping[tuple[int, Statistics, str, str], Tensor]
     logits: Mapping[tuple[int, Statistics], Tensor]
 
     def at(self, epochs: Sequence[int]) -> "ExplainedRun":
@@ -91,13 +102,17 @@ class ExplainedRun:
     def maps(self, reading: Reading, *, upsample: bool = True) -> Tensor:
         """Unnormalised maps of one reading: (E, N, H, W), or the layer's own (E, N, h, w) without upsampling."""
         size = self.images.shape[2:] if upsample else None
-        return torch.stack(
-            [evidence_maps(self.signed_at(epoch, reading), reading.evidence, size) for epoch in self.epochs]
-        )
+        return torch.stack([self._evidence(epoch, reading, size) for epoch in self.epochs])
 
     def signed_at(self, epoch: int, reading: Reading) -> Tensor:
         """Signed maps (N, h, w) of one epoch under one reading, whose evidence makes no difference."""
-        return self.signed[epoch, reading.statistics, reading.layer, reading.method]
+        return self.signed[epoch, reading.statistics, *reading.key]
+
+    def _evidence(self, epoch: int, reading: Reading, size: Sequence[int] | None) -> Tensor:
+        """Maps (N, H, W) of the reading's evidence, as ``explain`` gives them."""
+        if reading.evidence == "fake" and METHODS[reading.method].one_sided:
+            return evidence_maps(self.against[epoch, reading.statistics, *reading.key], "real", size)
+        return evidence_maps(self.signed_at(epoch, reading), reading.evidence, size)
 
     def measures(self, readings: Sequence[Reading]) -> pd.DataFrame:
         """Where each map puts its weight: a row per epoch, reading and image.
@@ -109,7 +124,7 @@ class ExplainedRun:
         order = list(dict.fromkeys(reading.statistics for reading in readings))
         for epoch in self.epochs:
             for reading in sorted(readings, key=lambda reading: order.index(reading.statistics)):
-                maps = evidence_maps(self.signed_at(epoch, reading), reading.evidence, self.images.shape[2:])
+                maps = self._evidence(epoch, reading, self.images.shape[2:])
                 keys = {**self.run.keys, "epoch": epoch, **asdict(reading)}
                 logits = self.logits[epoch, reading.statistics].numpy()
                 first = pd.DataFrame({**keys, "image": np.arange(len(maps)), "logit": logits})
@@ -216,21 +231,26 @@ class RunExplainer(Generic[Trained]):
         images: Tensor,
         epoch: int,
         statistics: Statistics,
-        methods: Sequence[str] = tuple(METHODS),
+        methods: Sequence[str] = OWN_METHODS,
         layers: Sequence[str] = ("conv3",),
         *,
         labels: Tensor | None = None,
         time: int = 0,
+        against: bool = False,
     ) -> Explained:
-        """Signed maps and scores in one pass (see ``signed_maps``), of one epoch; else as ``explain``."""
+        """Signed maps and scores in one pass (see ``signed_maps``), of one epoch; else as ``explain``.
+
+        ``against``: of minus the logit, which is what one-sided methods need to show evidence against it.
+        """
         state = self._state(epoch, time) if time else None
         network = self.explained(epoch, statistics)
+        target = class_logit(self._classes(labels, len(images))) if self.network == "classifier" else real
         return signed_maps(
             network,
             (images if state is None else self.diffused(images, epoch, time)).to(self.device),
             methods,
             layers,
-            target=class_logit(self._classes(labels, len(images))) if self.network == "classifier" else real,
+            target=minus(target) if against else target,
             conditions=self._told(network, labels, torch.full((len(images),), time)),
             batch_size=BATCH,
             noise=0.0 if state is None else state.sigma,
@@ -242,7 +262,7 @@ class RunExplainer(Generic[Trained]):
         epochs: Sequence[int] | None = None,
         *,
         statistics: Sequence[Statistics] = STATISTICS,
-        methods: Sequence[str] = tuple(METHODS),
+        methods: Sequence[str] = OWN_METHODS,
         layers: Sequence[str] = ("conv3",),
         labels: Tensor | None = None,
         time: int = 0,
@@ -254,7 +274,7 @@ class RunExplainer(Generic[Trained]):
             images: uint8 (N, C, H, W), undiffused.
             epochs: which, by default all that are saved, the untrained epoch 0 among them.
             statistics: of BatchNorm.
-            methods: names in ``METHODS``.
+            methods: names in ``METHODS``; one-sided ones are run twice, for and against.
             layers: which, by name.
             labels: the class (N,) that the network is told of each image, or whose logit is explained; not used by a
                 discriminator that is told none.
@@ -268,12 +288,19 @@ class RunExplainer(Generic[Trained]):
         """
         masks = object_masks(images, masks).cpu()
         epochs = self.run.epochs if epochs is None else list(epochs)
-        signed, logits = {}, {}
+        one_sided = [method for method in methods if method in METHODS and METHODS[method].one_sided]
+        signed, against, logits = {}, {}, {}
         for epoch, kind in product(epochs, statistics):
-            maps, scores = self.signed(images, epoch, kind, methods, layers, labels=labels, time=time)
+            explain = partial(self.signed, images, epoch, kind, layers=layers, labels=labels, time=time)
+            maps, scores = explain(methods)
             signed.update({(epoch, kind, layer, method): one.cpu() for (layer, method), one in maps.items()})
             logits[epoch, kind] = scores.cpu()
-        return ExplainedRun(self.run, images.cpu(), masks, epochs, signed, logits)
+            if one_sided:
+                maps, _ = explain(one_sided, against=True)
+                against.update(
+                    {(epoch, kind, layer, method): one.cpu() for (layer, method), one in maps.items()}
+                )
+        return ExplainedRun(self.run, images.cpu(), masks, epochs, signed, against, logits)
 
     def generated(self, epoch: int, count: int) -> tuple[Tensor, Tensor]:
         """Images (count, C, H, W) in [-1, 1] of the run's generator, and the classes (count,) it was asked for.

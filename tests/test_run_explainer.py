@@ -20,9 +20,8 @@ from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import explain, signed_maps
 from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measure
-from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import NOISE_SEED, Reading, RunExplainer
-from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS
+from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
 from gradcam_gan.training import files
 from gradcam_gan.training.loop import fixed_latents
 
@@ -56,7 +55,7 @@ def test_maps_of_several_layers_equal_explain_on_the_same_discriminator(
     explained = explainer.explain(digits[:5], epochs, statistics=[statistics], layers=COMPARED_LAYERS)
     discriminators = [under(tiny_run, epoch, statistics, digits[REFERENCE]) for epoch in epochs]
     for layer, method, evidence, upsample in product(
-        COMPARED_LAYERS, METHODS, ("real", "fake", "signed"), (True, False)
+        COMPARED_LAYERS, COMPARED_METHODS, ("real", "fake", "signed"), (True, False)
     ):
         maps = explained.maps(Reading(method, statistics, evidence, layer), upsample=upsample)
         options = {"method": method, "layer": layer, "evidence": evidence, "upsample": upsample}

@@ -1,5 +1,6 @@
 """Images as a network takes them: in batches, in the memory layout that suits it, each with what it is told."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -47,6 +48,18 @@ class Batch(NamedTuple):
                 "it must give one number each, (N,)"
             )
         return scores.float()
+
+    def versions(self, images: Tensor, indices: Tensor) -> "Batch":
+        """Altered copies of some of the images, each told what the image it is made of is told.
+
+        Args:
+            images: (m, C, H, W).
+            indices: which of the batch's images each is made of, (m,).
+        """
+        told = {name: values[indices] for name, values in self.conditions.items()}
+        if isinstance(self.target, PerImage):
+            return Batch(images, told, PerImage(self.target.function, self.target.values[indices]))
+        return Batch(images, told, self.target)
 
 
 def batches(
@@ -144,6 +157,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, flag in flags.items():
             part.training = flag
+
+
+def eval_copy(network: nn.Module) -> nn.Module:
+    """A deep copy in eval mode."""
+    # Old-style spectral and weight norm keep a computed weight, which deepcopy refuses as part of a graph.
+    computed = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(network, computed).eval()
 
 
 def check_count(name: str, values: Tensor, images: Tensor) -> None:

@@ -8,7 +8,6 @@
   a map shows may be that lag.
 """
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Conditions, batches, check_count, evaluating
+from gradcam_gan.explaining.batches import Conditions, batches, check_count, eval_copy, evaluating
 
 SETTLING_PASSES = 36  # twelve iterations of training
 
@@ -55,7 +54,7 @@ def calibrate(
             f"reference_images has {len(reference_images)} images and batch_size={batch_size}; "
             "a variance needs 2 or more of both"
         )
-    calibrated = _copy(discriminator)
+    calibrated = eval_copy(discriminator)
     layers = [module for module in calibrated.modules() if isinstance(module, BatchNorm)]
     if layers:
         parts = batches(calibrated, reference_images, batch_size, conditions, noised=noise > 0)
@@ -104,7 +103,7 @@ def settle(
         check_images(images, name, noise=noise)
         for key, values in told.get(name, {}).items():
             check_count(f"conditions[{name!r}][{key!r}]", values, images)
-    settled = _copy(discriminator)
+    settled = eval_copy(discriminator)
     layers = [module for module in settled.modules() if isinstance(module, BatchNorm)]
     random = torch.Generator().manual_seed(0)
     for i in range(passes if layers else 0):
@@ -128,7 +127,7 @@ def batch_statistics(discriminator: nn.Module) -> nn.Module:
 
     Its logits and maps depend on the batch: explain real and fake images apart, in batches as in training.
     """
-    copied = _copy(discriminator)
+    copied = eval_copy(discriminator)
     for module in copied.modules():
         if isinstance(module, BatchNorm):
             module.track_running_stats = False
@@ -184,18 +183,6 @@ def real_fake_accuracy(
         mode: float((called_real(model, real, "real") + 1 - called_real(model, fake, "fake")) / 2)
         for mode, model in modes.items()
     }
-
-
-def _copy(discriminator: nn.Module) -> nn.Module:
-    """A deep copy in eval mode."""
-    # Old-style spectral and weight norm keep a computed weight, which deepcopy refuses as part of a graph.
-    computed = {
-        id(value): value.detach().clone()
-        for module in discriminator.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(discriminator, computed).eval()
 
 
 def _track_cumulative(layer: BatchNorm, device: torch.device) -> None:

@@ -1,12 +1,14 @@
-"""Class activation maps: where in the image is the evidence for what a network says of it?
+"""Where in the image is the evidence for what a network says of it?
 
-All methods need the activations A of one layer and the gradient of a score with respect to them. Only the part of
-the network after that layer needs a graph: everything before it runs as a plain forward pass, and no gradient
-of a parameter is ever computed.
+Class activation maps need the activations A of one layer and, most of them, the gradient of a score with respect to
+them. Only the part of the network after that layer needs a graph: everything before it runs as a plain forward pass,
+and no gradient of a parameter is ever computed. Methods that run the network themselves, or on altered images, get a
+copy of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -14,22 +16,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gradcam_gan.data import check_images
-from gradcam_gan.errors import InputError
-from gradcam_gan.explaining.batches import Batch, Conditions, batches, evaluating
+from gradcam_gan.errors import InputError, one_line
+from gradcam_gan.explaining.batches import Batch, Conditions, batches, eval_copy, evaluating
 from gradcam_gan.explaining.hooks import Layer, Recording, find_layer
-from gradcam_gan.explaining.methods import METHODS
-from gradcam_gan.explaining.targets import Target, real
+from gradcam_gan.explaining.methods import (
+    IMAGE,
+    METHODS,
+    OWN_METHODS,
+    ImageAttribution,
+    LayerProbe,
+    Weighting,
+)
+from gradcam_gan.explaining.scorer import Precision, Scorer, autocast
+from gradcam_gan.explaining.targets import PerImage, Target, minus, real
 from gradcam_gan.validation import choose
 
 Evidence = Literal["real", "fake", "signed"]
-Precision = Literal["float32", "bfloat16"]
+TRIED_IMAGES = 2  # by ``runnable``: statistics of a batch need two
 
 
 class Explained(NamedTuple):
     """What was found for some images, float32 and on the network's device.
 
     Attributes:
-        signed: signed maps (N, h, w) at a layer's resolution, in units of the score, by (layer, method).
+        signed: signed maps (N, h, w) at a layer's resolution by (layer, method), and (N, H, W) by ("image", method) of
+            methods that take no layer; in the method's unit, for most that of the score.
         scores: what was explained, the target's number for each image (N,).
     """
 
@@ -59,6 +70,9 @@ def explain(
       linear head follows the layer, the map (``evidence="signed", upsample=False``) sums to the score minus
       the head's bias.
 
+    The whole family, with units and signs, stands in ``explaining.methods``; ``runnable`` says which of them can run
+    on a network.
+
     The default layer is the last convolution's own output (of this package's discriminators): the paper (section 2)
     takes maps of "the output of the model's convolution layer". At the last block, ``block3``, only the linear head
     follows, so the gradient, and with it every Grad-CAM channel weight, is the same for all images.
@@ -74,23 +88,27 @@ def explain(
         target: what to explain, from the network's output to the score of each image (N,): by default a
             discriminator's logit for "real"; ``class_logit(3)``; or any callable.
         method: a name in ``METHODS``.
-        layer: whose activations to use: a name that the network itself gives its layers (``conv3``), a dotted module
-            name, or a module of the network.
+        layer: whose activations to use, if the method takes a layer: a name that the network itself gives its layers
+            (``conv3``), a dotted module name, or a module of the network.
         evidence: for the score (``real``: ReLU of the weighted sum), against it (``fake``: ReLU of minus the sum), or
             both (``signed``: the sum). The ReLU is taken at the layer's resolution, before resizing, as in
-            pytorch-grad-cam.
+            pytorch-grad-cam. For evidence against, a ``one_sided`` method explains minus the score.
         conditions: what else the network takes, by name, a value an image: ``{"labels": (N,), "times": (N,)}``.
         batch_size: the most images in a forward pass.
-        upsample: resize to (H, W) (bilinear, align_corners=False); otherwise keep the layer's (h, w).
+        upsample: resize a layer's map to (H, W) (bilinear, align_corners=False); otherwise keep its (h, w).
         precision: ``bfloat16`` runs the network under autocast; maps are float32 all the same.
 
     Returns:
-        float32 maps (N, H, W) or (N, h, w), in units of the score, on the network's device.
+        float32 maps (N, H, W) or (N, h, w), in the method's unit, on the network's device.
 
     Raises:
-        InputError: images, an option or a layer that cannot be used, or a network whose output the target refuses.
+        InputError: images, an option or a layer that cannot be used, a network whose output the target refuses, or on
+            which the method cannot run.
     """
     choose("evidence", evidence, get_args(Evidence))
+    choose("method", method, METHODS)
+    if evidence == "fake" and METHODS[method].one_sided:
+        target, evidence = minus(target), "real"
     signed, _ = signed_maps(
         network,
         images,
@@ -108,7 +126,7 @@ def explain(
 def signed_maps(
     network: nn.Module,
     images: Tensor,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = OWN_METHODS,
     layers: Sequence[Layer] = ("conv3",),
     *,
     target: Target = real,
@@ -119,9 +137,10 @@ def signed_maps(
 ) -> Explained:
     """Several methods at several layers, and the scores, in one pass: ``explain`` with ``evidence="signed"``.
 
-    ``evidence_maps`` makes either evidence of the maps. Arguments as for ``explain``, and ``methods``, names of
-    methods, by default all; ``layers``; ``noise``, the standard deviation of what was added to diffused images, which
-    may then step over [-1, 1] by ten of it (``check_images``).
+    ``evidence_maps`` makes either evidence of the maps; evidence against by a one-sided method needs ``minus(target)``.
+    Arguments as for ``explain``, and ``methods``, names of methods, by default this package's own two; ``layers``;
+    ``noise``, the standard deviation of what was added to diffused images, which may then step over [-1, 1] by ten of
+    it (``check_images``).
 
     Raises:
         InputError: as ``explain``.
@@ -130,7 +149,11 @@ def signed_maps(
         choose("method", method, METHODS)
     choose("precision", precision, get_args(Precision))
     check_images(images, noise=noise)
-    modules = [find_layer(network, layer) for layer in layers]
+    takes_layer = any(METHODS[method].at_layer for method in methods)
+    modules = [find_layer(network, layer) for layer in layers] if takes_layer else []
+    # a library may hook, change and differentiate what it is given; made before the hooks below
+    runs_network = not all(isinstance(METHODS[method], Weighting) for method in methods)
+    duplicate = eval_copy(network).requires_grad_(False) if runs_network else network
 
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(network):
@@ -139,88 +162,134 @@ def signed_maps(
         with ExitStack() as hooks:
             for (_, module), recording in zip(modules, recorded, strict=True):
                 hooks.enter_context(module.register_forward_hook(recording.keep))
-            found = [_explain_batch(network, batch, recorded, methods, precision) for batch in parts]
+            found = []
+            for batch in parts:
+                part, activations = _weigh_batch(network, batch, recorded, methods, precision)
+                scorer = Scorer(duplicate, batch, precision)
+                part.signed.update(_run_batch(scorer, activations, methods, batch_size))
+                found.append(part)
     scores = torch.cat([part.scores for part in found])
-    if not scores.isfinite().all():
-        raise InputError(
-            f"{type(network).__name__} gives scores that are not finite for these images; "
-            "its weights may have diverged: explain an earlier checkpoint"
-        )
     return Explained(
         {key: torch.cat([part.signed[key] for part in found]) for key in found[0].signed}, scores
     )
 
 
-def spatial_layers(network: nn.Module, images: Tensor) -> list[str]:
-    """The layers that a map can be made at, in the order in which they run.
+def runnable(
+    network: nn.Module,
+    images: Tensor,
+    methods: Sequence[str] = tuple(METHODS),
+    *,
+    layer: Layer = "conv3",
+    target: Target = real,
+    conditions: Conditions | None = None,
+) -> dict[str, str]:
+    """Which methods can run on a network: each is tried on the first two images.
 
-    Args:
-        network: where it has names of its own (``named_layers``), those are meant, else dotted module names.
-        images: one or more, (N, C, H, W), uint8 or in [-1, 1].
+    Arguments as for ``explain``.
 
     Returns:
-        Names for ``layer`` of modules that run once and give (N, C, h, w) of more than one place.
+        By method, "" if it runs, else the reason why not, one line.
 
     Raises:
-        InputError: images that the network does not take, or it has no such layer.
+        InputError: a layer that the network does not have, or images that it cannot be run on.
     """
-    if isinstance(named := getattr(network, "named_layers", None), Mapping):
-        return list(named)
-    check_images(images)
-    found: list[str] = []
-
-    def keep(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
-            found.append(name)
-
-    with torch.no_grad(), evaluating(network), ExitStack() as hooks:
-        (batch,) = batches(network, images, len(images))
-        for name, module in network.named_modules():
-            if name:
-                hook = module.register_forward_hook(lambda _m, _i, output, name=name: keep(name, output))
-                hooks.enter_context(hook)
-        batch.output(network)
-    layers = [name for name in found if found.count(name) == 1]
-    if not layers:
-        raise InputError(
-            f"{type(network).__name__} has no layer that runs once and gives (N, C, h, w): no map can be made of it"
-        )
-    return layers
+    find_layer(network, layer)
+    few = slice(TRIED_IMAGES)
+    if isinstance(target, PerImage):
+        target = PerImage(target.function, target.values[few])
+    told = {name: values[few] for name, values in (conditions or {}).items()}
+    attempt = partial(signed_maps, network, images[few], layers=[layer], target=target, conditions=told)
+    attempt([])  # what is wrong whatever the method is no method's reason
+    reasons = {}
+    for method in methods:
+        try:
+            attempt([method])
+        except InputError as error:
+            reasons[method] = str(error)
+        else:
+            reasons[method] = ""
+    return reasons
 
 
-def _explain_batch(
+def _weigh_batch(
     network: nn.Module,
     batch: Batch,
     recorded: Sequence[Recording],
     methods: Sequence[str],
     precision: Precision,
-) -> Explained:
+) -> tuple[Explained, dict[str, Tensor]]:
+    """The maps that a single pass gives, and the activations of each layer in it, float32."""
     # autocast either way: a caller's own must not change the precision asked for
-    autocast = torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.no_grad(), autocast:  # the first recorded layer turns gradients on for what comes after it
-        scores = batch.scores(network)
+    with torch.no_grad(), autocast(batch.images.device, precision):
+        scores = batch.scores(network)  # the first recorded layer turns gradients on for what comes after it
+    if not scores.isfinite().all():
+        raise InputError(
+            f"{type(network).__name__} gives scores that are not finite for these images; "
+            "its weights may have diverged: explain an earlier checkpoint"
+        )
     activations = [recording.take() for recording in recorded]
     gradients: Sequence[Tensor | None] = [None] * len(activations)
     if scores.requires_grad:
         # the sum's gradient holds every image's own: in eval mode no image affects another's score
         gradients = torch.autograd.grad(scores.sum(), activations, allow_unused=True)
-    signed = {}
+    signed, actives = {}, {}
     for recording, active, gradient in zip(recorded, activations, gradients, strict=True):
         if gradient is None:
             raise InputError(
                 f"layer={recording.layer!r} gives an output that the score does not depend on; "
                 "choose a layer on the way to it"
             )
-        both = active.detach().float(), gradient.float()
-        signed.update({(recording.layer, method): METHODS[method].weigh(*both) for method in methods})
-    return Explained(signed, scores.detach())
+        actives[recording.layer] = active.detach().float()
+        for name in methods:
+            method = METHODS[name]
+            if isinstance(method, Weighting):
+                weigh = partial(method.weigh, actives[recording.layer], gradient.float())
+                signed[recording.layer, name] = _checked(name, network, weigh)
+    return Explained(signed, scores.detach()), actives
+
+
+def _run_batch(
+    scorer: Scorer, activations: Mapping[str, Tensor], methods: Sequence[str], batch_size: int
+) -> dict[tuple[str, str], Tensor]:
+    """The maps of the methods that run the network themselves."""
+    maps, network = {}, scorer.network
+    for name in methods:
+        method = METHODS[name]
+        if isinstance(method, LayerProbe):
+            for layer, active in activations.items():
+                _, module = find_layer(network, layer)
+                probe = partial(method.probe, scorer, module, active, batch_size)
+                maps[layer, name] = _checked(name, network, probe)
+        elif isinstance(method, ImageAttribution):
+            attribute = partial(method.attribute, scorer, batch_size)
+            maps[IMAGE, name] = _checked(name, network, attribute)
+    return maps
+
+
+def _checked(method: str, network: nn.Module, make: Callable[[], Tensor]) -> Tensor:
+    """What a method makes, float32.
+
+    Raises:
+        InputError: it cannot run on this network, or what it makes is not finite.
+    """
+    cannot = f"method={method!r} cannot run on this {type(network).__name__}"
+    try:
+        with torch.enable_grad():
+            maps = make().detach().float()
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # libraries raise of all kinds
+        raise InputError(f"{cannot}: {one_line(error)}") from None
+    if not maps.isfinite().all():
+        raise InputError(f"{cannot}: it gives values that are not finite")
+    return maps
 
 
 def evidence_maps(signed: Tensor, evidence: Evidence, size: Sequence[int] | None = None) -> Tensor:
     """Signed maps at the layer's resolution -> the evidence to show, at image size.
 
     Args:
-        signed: (N, h, w), of ``signed_maps``.
+        signed: (N, h, w), of ``signed_maps``; maps of the image have its size already.
         evidence: ``real``: ReLU; ``fake``: ReLU of minus the map; ``signed``: as it is. Before resizing.
         size: (H, W) to resize to (bilinear, align_corners=False); None keeps (h, w).
 

@@ -1,24 +1,91 @@
-"""How a layer's activations and the gradient of the score with respect to them become a map.
+"""Every way to explain that this package knows: its own two, pytorch-grad-cam's and captum's.
 
-A new method is one function and its line in ``METHODS``. No matrix products: a caller's autocast would take them.
+======================  ========================  ========================================================
+method                  unit                      sign and evidence against
+======================  ========================  ========================================================
+``gradcam``             score                     signed
+``hirescam``            score                     signed
+``gradcam++``           score                     made for a positive score: against it, minus it is explained
+``xgradcam``            score                     signed; a channel whose activations sum to 0 gets a huge weight
+``layercam``            score                     as ``gradcam++``
+``eigencam``            activation                knows no score: the same for and against
+``scorecam``            activation                as ``gradcam++``
+``ablationcam``         score times activation    signed
+``fullgrad``            none                      not negative: the same for and against
+``occlusion``           score                     signed
+``lime``                score                     signed
+``integrated-gradients``  score                   signed
+``gradient-x-input``    score                     signed
+======================  ========================  ========================================================
+
+A new method is one function and its line in ``METHODS``.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from gradcam_gan.explaining import cam_library, captum_library
+from gradcam_gan.explaining.scorer import Scorer
+
+OWN_METHODS = ("gradcam", "hirescam")
+IMAGE = "image"  # stands for the layer of a method that takes none
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Method:
     """A way to explain.
 
     Attributes:
         label: as figures and tables name it.
-        weigh: activations and gradients (N, C, h, w), float32 -> signed maps (N, h, w).
+        unit: of its maps.
+        one_sided: its formula takes the evidence for a score alone, so that evidence against is that for minus the
+            score; otherwise it is minus the map.
+        at_layer: whether its maps are of a layer, at that layer's resolution; others are of the image itself.
     """
 
     label: str
+    unit: str = "score"
+    one_sided: bool = False
+    at_layer: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighting(Method):
+    """Needs a layer's activations and the gradient of the score with respect to them.
+
+    Attributes:
+        weigh: activations and gradients (N, C, h, w), float32 -> signed maps (N, h, w). No matrix products: a caller's
+            autocast would take them.
+    """
+
     weigh: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerProbe(Method):
+    """Runs the network again and again, on altered images or with an altered layer.
+
+    Attributes:
+        probe: scorer of the images, layer, its activations (N, C, h, w), batch size -> signed maps (N, h, w).
+    """
+
+    probe: Callable[[Scorer, nn.Module, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAttribution(Method):
+    """Takes no layer.
+
+    Attributes:
+        attribute: scorer of the images, batch size -> signed maps (N, H, W).
+    """
+
+    attribute: Callable[[Scorer, int], Tensor]
+    at_layer: ClassVar[bool] = False
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -31,4 +98,23 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     return (gradients * activations).sum(1)
 
 
-METHODS = {"gradcam": Method("Grad-CAM", gradcam), "hirescam": Method("HiResCAM", hirescam)}
+METHODS: dict[str, Method] = {
+    "gradcam": Weighting(label="Grad-CAM", weigh=gradcam),
+    "hirescam": Weighting(label="HiResCAM", weigh=hirescam),
+    # Chattopadhay et al. 2018, Fu et al. 2020, Jiang et al. 2021, Muhammad & Yeasin 2020
+    "gradcam++": Weighting(
+        label="Grad-CAM++", one_sided=True, weigh=partial(cam_library.formula, "GradCAMPlusPlus")
+    ),
+    "xgradcam": Weighting(label="XGradCAM", weigh=partial(cam_library.formula, "XGradCAM")),
+    "layercam": Weighting(label="LayerCAM", one_sided=True, weigh=partial(cam_library.formula, "LayerCAM")),
+    "eigencam": Weighting(label="EigenCAM", unit="activation", one_sided=True, weigh=cam_library.eigen_cam),
+    "scorecam": LayerProbe(label="ScoreCAM", unit="activation", one_sided=True, probe=cam_library.score_cam),
+    "ablationcam": LayerProbe(label="AblationCAM", unit="score × activation", probe=cam_library.ablation_cam),
+    "fullgrad": ImageAttribution(label="FullGrad", unit="", one_sided=True, attribute=cam_library.full_grad),
+    "occlusion": ImageAttribution(label="Occlusion", attribute=captum_library.occlusion),
+    "lime": ImageAttribution(label="LIME", attribute=captum_library.lime),
+    "integrated-gradients": ImageAttribution(
+        label="Integrated gradients", attribute=captum_library.integrated_gradients
+    ),
+    "gradient-x-input": ImageAttribution(label="Gradient × input", attribute=captum_library.gradient_x_input),
+}

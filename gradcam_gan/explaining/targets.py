@@ -35,6 +35,19 @@ class PerImage:
         return self.function(output, self.values)
 
 
+def minus(target: Target) -> Target:
+    """The target whose score is minus that of another: what speaks for it speaks against the other."""
+
+    def negated(output: Any, *values: Tensor) -> Tensor:  # noqa: ANN401 - whatever a network returns
+        function = target.function if isinstance(target, PerImage) else target
+        scores = function(output, *values)
+        return (
+            -scores if isinstance(scores, Tensor) else scores
+        )  # what is no tensor is refused later, with the reason
+
+    return PerImage(negated, target.values) if isinstance(target, PerImage) else negated
+
+
 def real(output: Tensor) -> Tensor:
     """The logit for "real".
 

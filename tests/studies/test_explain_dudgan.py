@@ -14,17 +14,17 @@ from scipy import stats
 
 from gradcam_gan.data import load_images
 from gradcam_gan.explaining.measures import digit_mask
-from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import LATENT_SEED
 from gradcam_gan.studies import explain_dudgan as dudgan
 from gradcam_gan.studies.panels import Panel
+from gradcam_gan.studies.readings import COMPARED_METHODS
 from gradcam_gan.studies.style import GAP, PAGE, heatmap_grid
 from gradcam_gan.training.loop import fixed_latents
 
 LABELS = torch.tensor([3, 0, 9, 3, 7, 9])  # one comes again, and 9 is followed by 0
 FAKE = Reading("hirescam", "reference", "fake", "norm3")  # differs from a reading's defaults in everything
-BOTH = [replace(FAKE, method=method) for method in METHODS]
+BOTH = [replace(FAKE, method=method) for method in COMPARED_METHODS]
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ class TestAgreement:
         table = dudgan.agreement(d, c, images, SOME, 2, BOTH)
         for_real, _ = d.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
         for_class, _ = c.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
-        assert list(dict.fromkeys(table["method"])) == list(METHODS)
+        assert list(dict.fromkeys(table["method"])) == list(COMPARED_METHODS)
         for method, rows in table.groupby("method"):
             assert rows["image"].tolist() == list(range(6))
             assert rows["label"].tolist() == SOME.tolist()
@@ -322,7 +322,7 @@ def make_agreement():
             "source": source, "method": method, "label": label, "chance": 0.05 * (i - 2) - 0.5,
             "correlation": 0.1 * label + 0.1 * (i - 2) + 0.3 * (source == "real"),
         }
-        for source, method, label, i in product(("real", "generated"), METHODS, (0, 2), range(5))
+        for source, method, label, i in product(("real", "generated"), COMPARED_METHODS, (0, 2), range(5))
     ]  # fmt: skip
     return pd.DataFrame(rows)
 

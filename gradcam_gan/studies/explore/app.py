@@ -144,7 +144,7 @@ class Page(ipywidgets.VBox):
     def _redraw(self) -> None:
         """Show what is picked; where it cannot be had, why."""
         self.add_class("explore-busy")
-        self._layer.disabled = not getattr(METHODS[self._method.value], "at_layer", True)
+        self._layer.disabled = not METHODS[self._method.value].at_layer
         try:
             self._view.value = page(self._explorer.view(self._picked()))
             self._problem.value = ""

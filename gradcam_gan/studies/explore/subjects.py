@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradcam_gan.data import ImageSet, check_images, load_images
 from gradcam_gan.errors import GradcamGanError
-from gradcam_gan.explaining.cam import spatial_layers
+from gradcam_gan.explaining.layers import spatial_layers
 from gradcam_gan.run_explainer import RunExplainer
 from gradcam_gan.studies.explore.state import SHOWN, Explorer
 from gradcam_gan.training.checkpoints import Checkpoints, SingleNetwork
