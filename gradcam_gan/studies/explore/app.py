@@ -40,7 +40,7 @@ UPLOAD_HINT = "An uploaded image is taken as it is: MNIST's digits are white on 
 
 
 class Page(ipywidgets.VBox):
-    """One Explorer on the screen: pick an image on the left; what D says and where it looks on the right.
+    """One Explorer on the screen: choices on the left; what D says and where it looks on the right.
 
     Args:
         explorer: what is shown.
@@ -60,8 +60,9 @@ class Page(ipywidgets.VBox):
         self._evidence = _dropdown("Evidence", EVIDENCES, first.evidence)
         had = [kind for kind, why_not in explorer.statistics.items() if not why_not]
         self._statistics = _dropdown("BatchNorm", had, first.statistics)
-        self._view, self._problem, self._saved = (ipywidgets.HTML() for _ in range(3))
+        self._view, self._saved = ipywidgets.HTML(), _text("")
         self._save = ipywidgets.Button(description="Save this view", icon="save")
+        self._save.layout.flex, self._save.layout.width = "none", "auto"
         self._save.on_click(lambda _button: self._keep())
         self._sources = explorer.sources
         self._grids = {
@@ -73,6 +74,7 @@ class Page(ipywidgets.VBox):
             [*self._grids.values(), self._own_image()], titles=[TABS[source] for source in self._sources]
         )
         super().__init__([self._layout()])
+        self.add_class("explore")
         self._fill_grids()
         watched = [
             self._overlay,
@@ -102,28 +104,24 @@ class Page(ipywidgets.VBox):
         return ipywidgets.VBox(parts)
 
     def _layout(self) -> ipywidgets.Widget:
-        choose = ipywidgets.VBox([_heading("1 · Choose an image"), self._tabs])
-        choose.layout.width = "340px"
-        sliders = [self._epoch] if len(self._explorer.epochs) > 1 else []
-        pickers = ipywidgets.Box([self._method, self._layer, self._evidence, self._statistics])
-        pickers.layout.flex_flow = "row wrap"
-        look = ipywidgets.VBox(
+        pickers = [self._method, self._layer, self._evidence, self._statistics, *self._absent_statistics()]
+        left = ipywidgets.VBox(
             [
-                _heading("2 · What D says, and where it looks"),
-                *sliders,
-                self._problem,
-                self._view,
-                _heading("3 · How it is explained"),
-                self._overlay,
-                pickers,
-                *self._absent_statistics(),
-                ipywidgets.HBox([self._save, self._saved]),
+                _heading("1 · Choose an image"),
+                self._tabs,
+                _heading("2 · Choose how it is explained"),
+                *pickers,
             ]
         )
-        look.layout.flex, look.layout.min_width = "1 1 420px", "420px"
-        columns = ipywidgets.Box([choose, look])
+        left.layout.width = "340px"
+        sliders = [self._epoch] if len(self._explorer.epochs) > 1 else []
+        saving = ipywidgets.HBox([self._save, self._saved])
+        right = ipywidgets.VBox(
+            [_heading("3 · What D says, and where it looks"), *sliders, self._view, self._overlay, saving]
+        )
+        right.layout.flex, right.layout.min_width = "1 1 420px", "420px"
+        columns = ipywidgets.Box([left, right])
         columns.layout.flex_flow, columns.layout.grid_gap = "row wrap", "20px"
-        columns.add_class("explore")
         return columns
 
     def _absent_statistics(self) -> list[ipywidgets.Widget]:
@@ -147,9 +145,8 @@ class Page(ipywidgets.VBox):
         self._layer.disabled = not METHODS[self._method.value].at_layer
         try:
             self._view.value = page(self._explorer.view(self._picked()))
-            self._problem.value = ""
         except GradcamGanError as error:
-            self._problem.value = _problem(error)
+            self._view.value = _problem(error)
         self._saved.value, self._epoch.shown = "", self._epoch.value
         self.remove_class("explore-busy")
 
@@ -170,7 +167,7 @@ class Page(ipywidgets.VBox):
         try:
             self._explorer.draw(image(), self._label.value)
         except GradcamGanError as error:
-            self._problem.value = _problem(error)
+            self._view.value = _problem(error)
             return
         self._redraw()
 
@@ -202,6 +199,7 @@ class RunsPage(ipywidgets.VBox):
     def __init__(self, study: Study, folder: Path) -> None:
         self._study, self._folder = study, folder
         super().__init__()
+        self.add_class("explore")
         self._find()
 
     def _find(self) -> None:
@@ -297,7 +295,9 @@ def _heading(text: str) -> ipywidgets.HTML:
 
 
 def _text(text: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(f'<span style="line-height: 1.4">{html.escape(text)}</span>')
+    shown = ipywidgets.HTML(html.escape(text))
+    shown.add_class("explore-text")
+    return shown
 
 
 def _problem(error: BaseException) -> str:

@@ -37,4 +37,4 @@ class DrawingPad(anywidget.AnyWidget):
     _esm = HERE / "drawing_pad.js"
     _css = HERE / "explore.css"
     label = traitlets.Unicode().tag(sync=True)
-    strokes = traitlets.Bytes().tag(sync=True)
+    strokes = traitlets.Bytes().tag(sync=True, from_json=lambda sent, _widget: bytes(sent))

@@ -5,7 +5,6 @@ const KEY_STEP = 10;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function render({ model, el }) {
-  el.dataset.lmSuppressShortcuts = "true";
   el.classList.add("explore-pad");
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIDE;

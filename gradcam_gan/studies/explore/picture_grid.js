@@ -1,6 +1,12 @@
 // Pictures to choose from: a button each, so that the keyboard reaches them and a screen reader names them.
+
+// JupyterLab's own arrow keys and Enter would move to another cell or edit it, whatever control here has the focus.
+const keepKeys = ({ target }) => {
+  if (target.closest(".explore")) target.dataset.lmSuppressShortcuts = "true";
+};
+
 function render({ model, el }) {
-  el.dataset.lmSuppressShortcuts = "true";
+  document.addEventListener("focusin", keepKeys); // the same function again adds nothing
   el.classList.add("explore-grid");
   el.setAttribute("role", "group");
   el.setAttribute("aria-label", model.get("label"));

@@ -21,6 +21,7 @@ from gradcam_gan.studies.style import HEAT, PAGE, STYLE, as_rgb
 
 SIGNED = "RdBu_r"  # red for "real", blue for "fake", white for neither
 SHADES = 256
+MINUS = "−"
 # what each measure says, and what a map that knows nothing would have
 MEASURES = {
     "focus": ("share of the evidence on the bright part", "mask_area"),
@@ -80,7 +81,7 @@ def verdict(view: View) -> str:
     says = "real" if view.logit > 0 else "generated"
     right = {"real": "real", "generated": "generated"}.get(view.setting.source)
     judged = "" if right is None else f", and is {'right' if says == right else 'wrong'}"
-    return f"D says “{says}”{judged}: logit {view.logit:+.2f}"
+    return f"D says “{says}”{judged}: logit {view.logit:+.2f}".replace("-", MINUS)
 
 
 def evidence_name(view: View) -> str:
@@ -93,7 +94,14 @@ def evidence_name(view: View) -> str:
 def map_name(view: View) -> str:
     """Such as ``Grad-CAM at conv3``."""
     method = METHODS[view.setting.reading.method]
-    return f"{method.label} at {view.setting.reading.layer}"
+    return f"{method.label} at {view.setting.reading.layer}" if method.at_layer else method.label
+
+
+def unit_name(view: View) -> str:
+    """What the raw map's values are, such as ``logits, + “real”, − “fake”``."""
+    method = METHODS[view.setting.reading.method]
+    unit = {"score": "logits", "": "no unit"}.get(method.unit, method.unit.replace("score", "logit"))
+    return f"{unit}, {'of one sign' if method.one_sided else '+ “real”, − “fake”'}"
 
 
 def describe(view: View) -> str:
@@ -109,16 +117,13 @@ def page(view: View) -> str:
     pictures = [
         (as_rgb(view.image[None])[0], "The image", view.caption),
         (overlay(view), f"Overlay: {evidence_name(view)}{place}", f"{evidence_name(view)}, over it"),
-        (
-            signed,
-            f"Raw map, {width}x{height}, from {-end:.3g} to {end:.3g} logits",
-            f"{map_name(view)}: raw map",
-        ),
+        (signed, f"Raw map, {width}x{height} places", f"{map_name(view)}, raw"),
     ]
-    shown = "".join(_figure(pixels, f"{alt}: {view.caption}", caption) for pixels, alt, caption in pictures)
+    figures = [_figure(pixels, f"{alt}: {view.caption}", caption) for pixels, alt, caption in pictures]
+    figures[-1] = figures[-1].replace("<figcaption>", f"{_bar(end, unit_name(view))}<figcaption>")
     return (
         f'<div class="explore-view"><p class="explore-verdict">{html.escape(verdict(view))}</p>'
-        f'<div class="explore-pictures">{shown}{_bar(end)}</div>{_measures(view)}</div>'
+        f'<div class="explore-pictures">{"".join(figures)}</div>{_measures(view)}</div>'
     )
 
 
@@ -140,11 +145,12 @@ def _figure(pixels: Tensor, alt: str, caption: str) -> str:
     )
 
 
-def _bar(end: float) -> str:
-    ticks = "".join(f"<span>{value:+.2g}</span>" if value else "<span>0</span>" for value in (end, 0, -end))
+def _bar(end: float, unit: str) -> str:
+    values = [f"{MINUS}{end:.2g}", "0", f"+{end:.2g}"] if end else ["", "0", ""]
+    ticks = "".join(f"<span>{value}</span>" for value in values)
     return (
-        f'<div class="explore-bar"><div style="background: linear-gradient(to top, {_gradient()})"></div>'
-        f'<div class="explore-ticks">{ticks}</div><div class="explore-unit">for “real” / against it, logits</div></div>'
+        f'<div class="explore-bar" style="background: linear-gradient(to right, {_gradient()})"></div>'
+        f'<div class="explore-ticks">{ticks}</div><div class="explore-unit">{html.escape(unit)}</div>'
     )
 
 
@@ -177,9 +183,10 @@ def view_figure(view: View) -> Figure:
         axes[1].set_title(evidence_name(view))
         drawn = axes[2].imshow(view.signed.numpy(), cmap=SIGNED, vmin=-end or -1, vmax=end or 1)
         axes[2].set_title(f"{map_name(view)}, raw")
-        figure.colorbar(drawn, ax=axes[2], label="for “real” (+), against it (−), logits")
+        figure.colorbar(drawn, ax=axes[2], label=unit_name(view))
         for panel in axes:
             panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
         epoch = f"epoch {setting.epoch}, " if setting.epoch else ""
         figure.suptitle(
             f"{verdict(view)}\n{view.network}, {epoch}{setting.reading.statistics} statistics", size=8

@@ -2,14 +2,13 @@
 const STEP_MS = 400;
 
 function render({ model, el }) {
-  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys would move the cell instead
   el.classList.add("explore-slider");
   const label = document.createElement("label");
   const text = document.createElement("span");
   const input = document.createElement("input");
   const readout = document.createElement("output");
   input.type = "range";
-  input.min = input.step = 0;
+  input.min = 0;
   input.step = 1;
   text.textContent = model.get("label");
   label.append(text, input, readout);
@@ -37,7 +36,8 @@ function render({ model, el }) {
   let timer = null;
   const name = () => {
     button.textContent = timer ? "❚❚" : "▶";
-    button.title = timer ? "Pause" : `Play: ${model.get("label").toLowerCase()} by ${model.get("label").toLowerCase()}`;
+    const each = model.get("label").toLowerCase();
+    button.title = timer ? "Pause" : `Play: ${each} by ${each}`;
     button.setAttribute("aria-label", button.title);
   };
   const stop = () => {

@@ -15,6 +15,7 @@ from gradcam_gan.explaining.batchnorm import BatchNorm
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.hooks import find_layer
 from gradcam_gan.explaining.measures import digit_mask, measure
+from gradcam_gan.explaining.methods import METHODS, Weighting
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
 from gradcam_gan.training.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ class View:
         network: its name.
         caption: what the image is.
         image: (C, H, W) in [-1, 1].
-        signed: (h, w), the raw map at its own resolution, in units of the logit; above 0: for "real".
+        signed: (h, w), the raw map at its own resolution, in the method's unit; above 0: for "real".
         heat: (H, W), the evidence that the reading asks for, unnormalised.
         logit: above 0 D says "real".
         measures: one row of ``measure``, of ``heat`` and the bright part of the image.
@@ -201,36 +202,55 @@ class Explorer:
         if not 0 <= setting.image < len(images):
             raise InputError(f"image={setting.image} must be one of 0..{len(images) - 1}")
         one, reading = slice(setting.image, setting.image + 1), setting.reading
-        drawing = self._drawings if setting.source == "yours" else 0
-        maps, logits = self._explained(
-            setting.source, drawing, setting.epoch, reading.statistics, reading.layer, reading.method
-        )
-        heat = evidence_maps(maps[one], reading.evidence, images.shape[2:])
+        signed, logit = self._signed(setting)
+        heat = evidence_maps(signed[None], reading.evidence, images.shape[2:])
         measures = measure(heat, digit_mask(images[one])).iloc[0]
-        return View(
-            setting,
-            self.name,
-            captions[setting.image],
-            images[setting.image],
-            maps[setting.image],
-            heat[0],
-            float(logits[setting.image]),
-            measures,
+        image, caption = images[setting.image], captions[setting.image]
+        return View(setting, self.name, caption, image, signed, heat[0], logit, measures)
+
+    def _signed(self, setting: Setting) -> tuple[Tensor, float]:
+        """The signed map (h, w) and the logit of the image that is picked."""
+        source, reading = setting.source, setting.reading
+        method = METHODS[reading.method]
+        # in a batch no image stands alone; methods that take one pass explain the whole grid in that of one image
+        together = isinstance(method, Weighting) or reading.statistics == "batch"
+        maps, logits = self._explained(
+            source,
+            self._drawings if source == "yours" else None,
+            None if together else setting.image,
+            setting.epoch,
+            reading.statistics,
+            reading.key,
+            method.one_sided and reading.evidence == "fake",
         )
+        index = setting.image if together else 0
+        return maps[index], float(logits[index])
 
     def _explain(
-        self, source: Source, _drawing: int, epoch: int, statistics: Statistics, layer: str, method: str
+        self,
+        source: Source,
+        _drawing: int | None,
+        image: int | None,
+        epoch: int,
+        statistics: Statistics,
+        key: tuple[str, str],
+        against: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Signed maps (N, h, w) and logits (N,) of all images of a kind, on the CPU."""
-        images, _ = self.images(source, epoch)
-        labels = self._told(source, epoch)
+        """Signed maps (n, h, w) and logits (n,) of one image or all of a kind, on the CPU; below 0: against "real"."""
+        chosen = slice(None) if image is None else slice(image, image + 1)
+        images, labels = self.images(source, epoch)[0][chosen], self._told(source, epoch)
+        labels = None if labels is None else labels[chosen]
         if source == "yours" and statistics == "batch":  # its neighbours are the real ones: it has no batch
             images = torch.cat([images, self._real])
             if labels is not None and self._labels is not None:
                 labels = torch.cat([labels, self._labels])
-        found = self._explainer.signed(images, epoch, statistics, [method], [layer], labels=labels)
+        layer, method = key
+        found = self._explainer.signed(
+            images, epoch, statistics, [method], [layer], labels=labels, against=against
+        )
         (maps,) = found.signed.values()
-        return maps.cpu(), found.scores.cpu()
+        sign = -1 if against else 1
+        return sign * maps.cpu(), sign * found.scores.cpu()
 
     def _told(self, source: Source, epoch: int) -> Tensor | None:
         if not self.classes:
