@@ -9,6 +9,7 @@ from .explaining.batchnorm import calibrate as calibrate
 from .explaining.batchnorm import real_fake_accuracy as real_fake_accuracy
 from .explaining.batchnorm import settle as settle
 from .explaining.cam import explain as explain
+from .explaining.cam import runnable as runnable
 from .explaining.measures import digit_mask as digit_mask
 from .explaining.measures import map_change as map_change
 from .explaining.measures import measure as measure

@@ -20,6 +20,7 @@ from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.batchnorm import batch_statistics, calibrate, settle
 from gradcam_gan.explaining.cam import explain, signed_maps
 from gradcam_gan.explaining.measures import COLUMNS, digit_mask, measure
+from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import NOISE_SEED, Reading, RunExplainer
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, COMPARED_METHODS
 from gradcam_gan.training import files
@@ -71,6 +72,17 @@ def test_every_reading_gives_other_maps(explainer, digits):
     assert not [pair for pair in combinations(maps, 2) if torch.equal(*(maps[one] for one in pair))]
     assert len(set(map(str, ALL_READINGS))) == len(ALL_READINGS) == 36
     assert str(Reading("hirescam", "settled", "fake", "norm3")) == "HiResCAM at norm3, settled, fake"
+
+
+def test_every_method_is_read_as_explain_gives_it(tiny_run, explainer, digits):
+    explained = explainer.explain(digits[:3], [3], statistics=["running"], methods=tuple(METHODS))
+    for method, evidence in product(METHODS, ("real", "fake", "signed")):
+        found = explained.maps(Reading(method, evidence=evidence))[0]
+        expected = explain(tiny_run.discriminator(3), digits[:3], method=method, evidence=evidence)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        measured = explained.measures([Reading(method, evidence=evidence)])
+        pd.testing.assert_frame_equal(measured[list(COLUMNS)], measure(found, digit_mask(digits[:3])))
+    assert str(Reading("lime", "settled", "fake")) == "LIME, settled, fake"
 
 
 def test_each_discriminator_is_loaded_once(tiny_run, digits, monkeypatch):

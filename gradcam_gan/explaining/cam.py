@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -151,12 +152,10 @@ def signed_maps(
     check_images(images, noise=noise)
     takes_layer = any(METHODS[method].at_layer for method in methods)
     modules = [find_layer(network, layer) for layer in layers] if takes_layer else []
-    # a library may hook, change and differentiate what it is given; made before the hooks below
-    runs_network = not all(isinstance(METHODS[method], Weighting) for method in methods)
-    duplicate = eval_copy(network).requires_grad_(False) if runs_network else network
 
     # Inference mode would forbid the gradient.
     with torch.inference_mode(False), evaluating(network):
+        duplicate = _for_libraries(network, methods)  # before the hooks below
         parts = batches(network, images, batch_size, conditions, target, noised=noise > 0)
         recorded = [Recording(name) for name, _ in modules]
         with ExitStack() as hooks:
@@ -191,8 +190,10 @@ def runnable(
         By method, "" if it runs, else the reason why not, one line.
 
     Raises:
-        InputError: a layer that the network does not have, or images that it cannot be run on.
+        InputError: an unknown method or layer, or images that the network cannot be run on.
     """
+    for method in methods:
+        choose("method", method, METHODS)
     find_layer(network, layer)
     few = slice(TRIED_IMAGES)
     if isinstance(target, PerImage):
@@ -209,6 +210,20 @@ def runnable(
         else:
             reasons[method] = ""
     return reasons
+
+
+def _for_libraries(network: nn.Module, methods: Sequence[str]) -> nn.Module:
+    """A copy that may be hooked, changed and differentiated; the network itself if no method runs it."""
+    running = [method for method in methods if not isinstance(METHODS[method], Weighting)]
+    if not running:
+        return network
+    try:
+        return eval_copy(network).requires_grad_(False)
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"method={running[0]!r} needs a copy of the network, and this {type(network).__name__} cannot be copied: "
+            f"{one_line(error)}"
+        ) from None
 
 
 def _weigh_batch(
@@ -274,7 +289,8 @@ def _checked(method: str, network: nn.Module, make: Callable[[], Tensor]) -> Ten
     """
     cannot = f"method={method!r} cannot run on this {type(network).__name__}"
     try:
-        with torch.enable_grad():
+        # what a division by zero makes is refused below
+        with torch.enable_grad(), np.errstate(divide="ignore", invalid="ignore"):
             maps = make().detach().float()
     except (InputError, torch.OutOfMemoryError):
         raise

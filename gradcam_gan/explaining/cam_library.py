@@ -129,6 +129,8 @@ def full_grad(scorer: Scorer, batch_size: int) -> Tensor:
     library = FullGrad(scorer, [])
     images = scorer.batch.images.detach().requires_grad_()
     library.activations_and_grads(images).sum().backward()
+    if len(library.activations_and_grads.gradients) != len(library.bias_data):
+        raise ValueError("the library needs every layer with a bias to run once on the way to the score")
     maps = library.compute_cam_per_layer(images, None, False)[:, 0]
     library.activations_and_grads.release()
     return torch.from_numpy(np.float32(maps)).to(images.device)

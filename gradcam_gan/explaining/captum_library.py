@@ -3,6 +3,8 @@
 What is taken out of an image is replaced by the background (-1). All values are in units of the score.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,13 +14,13 @@ from gradcam_gan.models.dcgan import BACKGROUND
 PATCHES = 8  # a side, of LIME; occlusion's window has a patch's size
 LIME_SAMPLES = 512  # eight times as many as there are patches
 LIME_SEED = 0
-STEPS = 64  # of integrated gradients
+STEPS = 128  # of integrated gradients: at the kinks of LeakyReLU the rule converges slowly
 
 
 def occlusion(scorer: Scorer, batch_size: int) -> Tensor:
     """How far the score falls when a window over the pixel is blanked, on average: Zeiler & Fergus 2014.
 
-    Windows have an eighth of the image's side, and move by half of that.
+    Windows have an eighth of the image's side, and move by half of that, both rounded up.
 
     Args:
         scorer: of the images.
@@ -31,11 +33,11 @@ def occlusion(scorer: Scorer, batch_size: int) -> Tensor:
 
     scorer.check_independent()
     images = scorer.batch.images
-    window = [max(1, side // PATCHES) for side in images.shape[2:]]
+    window = [math.ceil(side / PATCHES) for side in images.shape[2:]]
     found = Occlusion(scorer).attribute(
         images,
         sliding_window_shapes=(images.shape[1], *window),
-        strides=(1, *(max(1, side // 2) for side in window)),
+        strides=(1, *(math.ceil(side / 2) for side in window)),
         baselines=BACKGROUND,
         additional_forward_args=_indices(images),
         perturbations_per_eval=max(1, batch_size // len(images)),

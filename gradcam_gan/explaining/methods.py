@@ -1,22 +1,26 @@
 """Every way to explain that this package knows: its own two, pytorch-grad-cam's and captum's.
 
-======================  ========================  ========================================================
-method                  unit                      sign and evidence against
-======================  ========================  ========================================================
-``gradcam``             score                     signed
-``hirescam``            score                     signed
-``gradcam++``           score                     made for a positive score: against it, minus it is explained
-``xgradcam``            score                     signed; a channel whose activations sum to 0 gets a huge weight
-``layercam``            score                     as ``gradcam++``
-``eigencam``            activation                knows no score: the same for and against
-``scorecam``            activation                as ``gradcam++``
-``ablationcam``         score times activation    signed
-``fullgrad``            none                      not negative: the same for and against
-``occlusion``           score                     signed
-``lime``                score                     signed
-``integrated-gradients``  score                   signed
-``gradient-x-input``    score                     signed
-======================  ========================  ========================================================
+========================  ==================  ======================================================================
+method                    unit                sign, and evidence against the score
+========================  ==================  ======================================================================
+``gradcam``               score               signed
+``hirescam``              score               signed
+``gradcam++``             score               one-sided; not free of scale: the library adds 1e-6 to squared gradients
+``xgradcam``              score               signed; a channel whose activations sum to almost 0 weighs too much
+``layercam``              score               one-sided
+``eigencam``              activation          knows no score: the same map for and against
+``scorecam``              activation          one-sided
+``ablationcam``           score × activation  signed
+``fullgrad``              none                not negative: the same map for and against
+``occlusion``             score               signed
+``lime``                  score               signed
+``integrated-gradients``  score               signed
+``gradient-x-input``      score               signed
+========================  ==================  ======================================================================
+
+No map has passed a ReLU, a normalisation or a resizing. Signed: negative where evidence speaks against the score.
+One-sided: the formula is made for evidence for a score (it clamps gradients, or takes a softmax of scores); negative
+values come from negative activations alone, and evidence against is that for minus the score.
 
 A new method is one function and its line in ``METHODS``.
 """
