@@ -376,7 +376,10 @@ class TestSnakefile:
             (texts,) = re.findall(rf"gradcam_gan prune {arm.name} (.*) --profile smoke", text)
             assert _assignments(shlex.split(texts)) == change
         texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
-        assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [1, 1, 1, 1, 2]
+        assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [
+            *(len(STEMS) - 1) * [1],
+            2,
+        ]
 
     @pytest.mark.parametrize(
         ("config", "line"),
