@@ -96,7 +96,9 @@ def _picture(figure: Figure) -> bytes:
     drawn, content = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     with PIL.Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE)
+        # by coverage: a median cut drops colours of few pixels, such as an end of the colour bar
+        method, dither = PIL.Image.Quantize.MAXCOVERAGE, PIL.Image.Dither.NONE
+        few = image.convert("RGB").quantize(COLOURS, method, dither=dither)
         few.save(content, "PNG", optimize=True, dpi=(DPI, DPI))
     return content.getvalue()
 

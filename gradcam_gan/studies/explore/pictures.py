@@ -176,7 +176,7 @@ def view_figure(view: View) -> Figure:
     """The view for paper: the image, the overlay and the raw map with its colour bar."""
     setting, end = view.setting, _largest(view.signed)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.6), width_ratios=(1, 1, 1.25))
+        figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.6), width_ratios=(1, 1, 1.19))
         axes[0].imshow(as_rgb(view.image[None])[0].numpy())
         axes[0].set_title(view.caption)
         axes[1].imshow(overlay(view).numpy())
