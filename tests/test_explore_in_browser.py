@@ -179,12 +179,9 @@ def not_reached_by_tab(page):
 
 def saved_cells(page, path):
     """The code cells with their outputs, from the notebook as JupyterLab saves it."""
-
-    def save():
-        page.get_by_role("menuitem", name="File", exact=True).click()
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    with page.expect_response(lambda answer: answer.request.method == "PUT" and NOTEBOOK in answer.url):
         page.locator("#jp-mainmenu-file").get_by_text("Save Notebook", exact=True).click()
-
-    until_changed(lambda _page: path.stat().st_mtime_ns, page, save)
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
