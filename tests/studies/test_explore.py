@@ -1,4 +1,5 @@
 import base64
+import copy
 import io
 import re
 import time
@@ -25,6 +26,7 @@ from gradcam_gan.studies.explore.saving import save
 from gradcam_gan.studies.explore.state import Explorer
 from gradcam_gan.studies.explore.subjects import complete_runs, own_explorer, run_explorer
 from gradcam_gan.studies.study import Study
+from gradcam_gan.training.checkpoints import Checkpoints
 from gradcam_gan.training.loop import train, training_images
 
 
@@ -283,6 +285,17 @@ class TestOwnNetwork:
             assert view.signed.shape == (24, 24)
         assert network.training
         assert all(tensor.equal(before[name]) for name, tensor in network.state_dict().items())
+
+    def test_checkpoints_have_their_epochs(self, network, tmp_path):
+        for epoch in (1, 7):
+            torch.save(randomised(network, epoch).state_dict(), tmp_path / f"d_{epoch}.pth")
+        checkpoints = Checkpoints(tmp_path, lambda: copy.deepcopy(network), "d_*.pth")
+        explorer = own_explorer(checkpoints, torch.rand(5, 3, 32, 32) * 2 - 1, layers=["2"])
+        assert (explorer.epochs, explorer.layers, explorer.first.epoch) == ([1, 7], ["2"], 7)
+        views = [explorer.view(replace(explorer.first, epoch=epoch)) for epoch in (1, 7)]
+        expected = explain(randomised(network, 7), views[1].image[None], layer="2")[0]
+        torch.testing.assert_close(views[1].heat, expected)
+        assert not views[0].heat.equal(expected)
 
     def test_what_cannot_be_explored_is_one_line(self, network, folder):
         assert "did you mean" not in refused(own_explorer, network, f"folder:{folder}", layers=["conv9"])
