@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_explain, bench_models, bench_training
+from benchmarks import bench_explain, bench_explore, bench_models, bench_training
 
 
 def processor() -> str:
@@ -33,6 +33,8 @@ def main() -> None:
     bench_models.main(["--threads", threads])
     print()
     bench_explain.main(["--threads", threads])
+    print()
+    bench_explore.main(["--threads", threads])
 
 
 if __name__ == "__main__":

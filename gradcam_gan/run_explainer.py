@@ -26,14 +26,14 @@ from gradcam_gan.explaining.methods import IMAGE, METHODS, OWN_METHODS
 from gradcam_gan.explaining.targets import class_logit, minus, real
 from gradcam_gan.models.dcgan import Discriminator, Generator
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
-from gradcam_gan.training.checkpoints import Checkpoints
+from gradcam_gan.training.checkpoints import Checkpoints, SingleNetwork
 from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
 from gradcam_gan.validation import choose
 
 Statistics = Literal["running", "settled", "reference", "batch"]
 Network = Literal["discriminator", "classifier"]
-Trained = TypeVar("Trained", Run, Checkpoints)
+Trained = TypeVar("Trained", Run, Checkpoints, SingleNetwork)
 STATISTICS: tuple[Statistics, ...] = ("running", "settled", "reference")
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
@@ -87,7 +87,7 @@ class ExplainedRun:
         logits: (N,), on the CPU, by (epoch, statistics).
     """
 
-    run: Run | Checkpoints
+    run: Run | Checkpoints | SingleNetwork
     images: Tensor
     masks: Tensor
     epochs: Sequence[int]
@@ -179,7 +179,7 @@ class RunExplainer(Generic[Trained]):
             )
         self.run: Trained = run
         self.device = torch.device(device)
-        self.network = network
+        self.network: Network = network
         self._calibration = calibration.to(self.device)
         self._calibration_labels = calibration_labels
         self._networks: dict[tuple[int, Statistics], nn.Module] = {}

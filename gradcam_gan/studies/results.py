@@ -51,7 +51,9 @@ class Results:
         self._made: dict[str, dict[str, Any]] = {}
         self._runs: dict[str, dict[str, Any]] = {}
 
-    def show(self, figure: Figure, table: pd.DataFrame, name: str, runs: Sequence[Run]) -> None:
+    def show(
+        self, figure: Figure, table: pd.DataFrame, name: str, runs: Sequence[Run], *, alt: str | None = None
+    ) -> None:
         """Draw a figure, and keep it with the numbers behind it.
 
         Args:
@@ -59,6 +61,7 @@ class Results:
             table: the numbers behind it.
             name: file name without suffix.
             runs: the trainings that the numbers come from.
+            alt: the figure in words, for those who cannot see it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         # colours such as "C0" are looked up only when a figure is drawn
@@ -70,7 +73,7 @@ class Results:
                 figure.savefig(content, format=suffix, dpi=PRINT_DPI, metadata=metadata)
                 files.write_bytes(self.folder / f"{name}.{suffix}", content.getvalue())
         self._enter(table, name, runs, ["png", *METADATA])
-        display(Image(picture))
+        display(Image(picture, alt=alt))
         plt.close(figure)
 
     def keep(self, table: pd.DataFrame, name: str, runs: Sequence[Run]) -> None:
@@ -93,7 +96,9 @@ def _picture(figure: Figure) -> bytes:
     drawn, content = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
     with PIL.Image.open(drawn) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=PIL.Image.Dither.NONE)
+        # by coverage: a median cut drops colours of few pixels, such as an end of the colour bar
+        method, dither = PIL.Image.Quantize.MAXCOVERAGE, PIL.Image.Dither.NONE
+        few = image.convert("RGB").quantize(COLOURS, method, dither=dither)
         few.save(content, "PNG", optimize=True, dpi=(DPI, DPI))
     return content.getvalue()
 

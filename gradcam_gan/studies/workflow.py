@@ -31,9 +31,10 @@ from gradcam_gan.validation import choose
 
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
-OF_SINGLE_NETWORKS = ("01", "02")  # notebooks that need no pairs
+OF_SINGLE_NETWORKS = ("00", "01", "02")  # notebooks that need no pairs
 CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
 POLL_SECONDS = 0.5
+LIVE = "live"  # the tag of cells that need a kernel
 
 
 def notebook_parameters(notebook: Path) -> dict[str, object]:
@@ -235,6 +236,8 @@ def _last_words(log: Path) -> str:
 def store_outputs(executed: Path, notebook: Path) -> None:
     """Put the outputs of an executed copy into the notebook it came from, without papermill's traces.
 
+    A cell tagged ``live`` keeps none: controls that no kernel answers look alive and are dead.
+
     Args:
         executed: the copy, from ``run_notebook``.
         notebook: the source; its code must still be what was executed.
@@ -250,12 +253,13 @@ def store_outputs(executed: Path, notebook: Path) -> None:
     for mine, done in zip(source.cells, cells, strict=True):
         if mine.cell_type == "code":
             count += 1
-            mine.outputs, mine.execution_count = done.outputs, count
+            live = LIVE in mine.metadata.get("tags", [])
+            mine.outputs, mine.execution_count = [] if live else done.outputs, count
             for output in mine.outputs:
                 if "execution_count" in output:
                     output["execution_count"] = count
     source.metadata.pop("widgets", None)
-    if "widgets" in copy.metadata:
+    if "widgets" in copy.metadata and not any(LIVE in cell.metadata.get("tags", []) for cell in source.cells):
         source.metadata["widgets"] = copy.metadata["widgets"]
     nbformat.write(source, notebook)
 

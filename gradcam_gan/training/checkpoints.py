@@ -130,6 +130,40 @@ class Checkpoints:
         return network.eval()
 
 
+class SingleNetwork:
+    """A discriminator as it stands in memory, which has no history: one epoch, 0, and no generator.
+
+    Args:
+        network: takes images alone and returns logits; never changed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.path = Path(type(network).__name__)  # where messages say that something is missing
+        self.epochs, self.keys = [0], {"seed": 0}
+        self.history = pd.DataFrame({"epoch": [0]})
+        self._network = network
+
+    def discriminator(self, _epoch: int, _device: torch.device | str = "cpu") -> nn.Module:
+        """The network, where it is."""
+        return self._network
+
+    def generator(self, _epoch: int, _device: torch.device | str = "cpu") -> nn.Module:
+        """There is none.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{self.path} came without a generator; settled statistics and its images need one")
+
+    def latents(self, _count: int) -> Tensor:
+        """There are none. Raises as ``generator``."""
+        raise InputError(f"{self.path} came without a generator, so there are no latents")
+
+    def diffusion(self, _epoch: int, _network: str = "discriminator") -> DiffusionState | None:
+        """None: images are explained as they are."""
+        return None
+
+
 def _numbered(folder: Path, names: str) -> dict[int, Path]:
     """The files by the number that ``*`` stands for."""
     before, star, after = names.partition("*")

@@ -1,10 +1,13 @@
+import io
 import json
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
-from gradcam_gan.studies.results import Results, read_manifests
+from gradcam_gan.studies.results import DPI, Results, read_manifests
 from gradcam_gan.studies.study import Study
 
 TABLE = pd.DataFrame({"epoch": [1, 2], "lift": [1 / 3, 2e-7]})
@@ -40,6 +43,26 @@ def test_a_figure_is_shown_kept_with_its_numbers_and_entered_into_the_manifest(r
     assert manifest["parameters"]["width"] == 5
     assert json.loads((results.folder / "table_b.json").read_text())["notebook"] == "02_n.ipynb"
     assert list(read_manifests(results.folder)) == ["02_n"]
+
+
+def test_the_picture_keeps_every_colour_of_a_colour_bar_and_its_words(results, tiny_run, monkeypatch):
+    shown = []
+    monkeypatch.setattr("gradcam_gan.studies.results.display", shown.append)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.5))
+    left.imshow(np.random.default_rng(0).random((64, 64)), cmap="inferno")
+    # the lower half of the scale is in the colour bar alone
+    drawn = right.imshow(np.random.default_rng(1).random((8, 8)), cmap="RdBu_r", vmin=-1, vmax=1)
+    figure.colorbar(drawn)
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=DPI)
+    results.show(figure, TABLE, "fig_a", [tiny_run], alt="a map")
+    pictures = [
+        np.asarray(PIL.Image.open(source).convert("RGB")).astype(int)
+        for source in (whole, results.folder / "fig_a.png")
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() < 24
+    _data, metadata = shown[0]._repr_mimebundle_()
+    assert metadata["image/png"]["alt"] == "a map"
 
 
 def test_the_same_numbers_give_the_same_bytes(results, tiny_run):

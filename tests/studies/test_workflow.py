@@ -164,6 +164,19 @@ class TestPublish:
         for trace in ("papermill", "injected-parameters"):
             assert trace not in (paths.NOTEBOOKS / "01_n.ipynb").read_text()
 
+    def test_controls_that_need_a_kernel_leave_no_output(self, tmp_path):
+        source = write_notebook(tmp_path / "n.ipynb", "a", "b")
+        notebook = nbformat.read(source, 4)
+        notebook.cells[2].metadata["tags"] = ["live"]
+        nbformat.write(notebook, source)
+        copy = run_copy(source, "first", "second")
+        copy.metadata["widgets"] = {}
+        nbformat.write(copy, tmp_path / "copy.ipynb")
+        store_outputs(tmp_path / "copy.ipynb", source)
+        stored = nbformat.read(source, 4)
+        assert [len(cell.outputs) for cell in stored.cells[2:]] == [0, 1]
+        assert "widgets" not in stored.metadata
+
     def test_the_readme_gets_its_tables_and_keeps_the_rest(self, repository):
         for profile in ("quick", "study", "quick"):
             publish(Study.load(profile))
@@ -371,11 +384,7 @@ class TestSnakefile:
             assert _assignments(shlex.split(texts)) == {"width": 5}
         texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
         assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [
-            1,
-            1,
-            1,
-            1,
-            1,
+            *(len(STEMS) - 1) * [1],
             2,
         ]
 
