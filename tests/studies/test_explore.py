@@ -336,7 +336,9 @@ class TestPage:
         assert self.shown(page) != before
 
     def test_generated_images_follow_the_epoch(self, page):
+        page._tabs.selected_index = 1
         before, real = page._grids["generated"].pictures, page._grids["real"].pictures
+        assert len(before) == len(real) == 20
         page._epoch.value = 0
         assert page._grids["generated"].pictures != before
         assert page._grids["real"].pictures == real

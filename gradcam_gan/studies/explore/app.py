@@ -65,7 +65,7 @@ class Page(ipywidgets.VBox):
         self._save.layout.flex, self._save.layout.width = "none", "auto"
         self._save.on_click(lambda _button: self._keep())
         self._sources = explorer.sources
-        self._grids = {
+        self._grids: dict[Source, PictureGrid] = {
             source: PictureGrid(label=f"{TABS[source]} images")
             for source in self._sources
             if source != "yours"
@@ -75,7 +75,7 @@ class Page(ipywidgets.VBox):
         )
         super().__init__([self._layout()])
         self.add_class("explore")
-        self._fill_grids()
+        self._fill_grid()
         watched = [
             self._overlay,
             self._method,
@@ -87,7 +87,7 @@ class Page(ipywidgets.VBox):
         for control in watched:
             control.observe(lambda _change: self._redraw(), "value")
         self._epoch.observe(lambda _change: self._turn(), "value")
-        self._tabs.observe(lambda _change: self._redraw(), "selected_index")
+        self._tabs.observe(lambda _change: self._turn(), "selected_index")
         self._redraw()
 
     def _own_image(self) -> ipywidgets.Widget:
@@ -151,16 +151,16 @@ class Page(ipywidgets.VBox):
         self.remove_class("explore-busy")
 
     def _turn(self) -> None:
-        """Another epoch, which has another generator."""
-        self._fill_grids()
+        """Another epoch, which has another generator, or another kind of images."""
+        self._fill_grid()
         self._redraw()
 
-    def _fill_grids(self) -> None:
-        for source, grid in self._grids.items():
-            images, captions = self._explorer.images(source, self._explorer.epochs[self._epoch.value])
-            if grid.captions != captions or source == "generated":
-                with grid.hold_sync():
-                    grid.captions, grid.pictures = captions, thumbnails(images)
+    def _fill_grid(self) -> None:
+        """The pictures of the kind that is looked at; real ones are the same after every epoch."""
+        if (grid := self._grids.get(self._source)) and (self._source == "generated" or not grid.pictures):
+            images, captions = self._explorer.images(self._source, self._explorer.epochs[self._epoch.value])
+            with grid.hold_sync():
+                grid.captions, grid.pictures = captions, thumbnails(images)
 
     def _take(self, image: Any) -> None:  # noqa: ANN401
         """Show an image of the reader's own: ``image()`` makes it."""
