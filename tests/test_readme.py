@@ -1,10 +1,18 @@
 import re
 
+import pandas as pd
+
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES, decides_markdown, judge
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.workflow import claims_markdown, figures_markdown, read_claims, with_block
+from gradcam_gan.studies.workflow import (
+    claims_markdown,
+    figures_markdown,
+    read_claims,
+    recommendation_markdown,
+    with_block,
+)
 
 README = paths.README.read_text()
 
@@ -14,7 +22,14 @@ def test_its_tables_are_those_of_the_committed_results():
     folder, planned = paths.FIGURES / "study", Study.load("study").planned
     current = with_block(README, "claims", claims_markdown(folder, planned))
     current = with_block(current, "decides", decides_markdown(Tables.published(folder)))
+    current = with_block(current, "recommendation", recommendation_markdown(paths.FIGURES / "quick"))
     assert with_block(current, "figures", figures_markdown(paths.FIGURES / "quick")) == README
+
+
+def test_its_example_uses_what_is_recommended():
+    found = pd.read_csv(paths.FIGURES / "quick/table_recommendation.csv").set_index("among")
+    (method,) = re.findall(r'discriminator, images, method="([\w-]+)"', README)
+    assert method == found["method"]["all"]
 
 
 def test_its_verdicts_follow_from_the_committed_tables_alone():

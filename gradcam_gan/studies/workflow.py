@@ -284,6 +284,7 @@ def publish(study: Study) -> None:
                 raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
             store_outputs(executed, notebook)
         text = with_block(text, "figures", figures_markdown(study.figures_dir))
+        text = with_block(text, "recommendation", recommendation_markdown(study.figures_dir))
     else:
         text = with_block(text, "claims", claims_markdown(study.figures_dir, study.planned))
         text = with_block(text, "decides", decides_markdown(Tables.published(study.figures_dir)))
@@ -295,6 +296,14 @@ def with_block(text: str, name: str, content: str) -> str:
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     before, rest = text.split(start)
     return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def recommendation_markdown(folder: Path) -> str:
+    """Which explanation to use, of all and among a layer's maps (notebook 6), as the README's list."""
+    table = pd.read_csv(folder / "table_recommendation.csv")
+    return "\n".join(
+        f"- **Of {among}:** {text}" for among, text in zip(table["among"], table["sentence"], strict=True)
+    )
 
 
 def read_claims(folder: Path) -> pd.DataFrame:
