@@ -299,11 +299,10 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 def recommendation_markdown(folder: Path) -> str:
-    """Which explanation to use, of all and among a layer's maps (notebook 6), as the README's list."""
+    """Which explanation to use, of all and among a layer's maps: the first sentence of each (notebook 6), as a list."""
     table = pd.read_csv(folder / "table_recommendation.csv")
-    return "\n".join(
-        f"- **Of {among}:** {text}" for among, text in zip(table["among"], table["sentence"], strict=True)
-    )
+    said = [sentence.partition(". Of ")[0].removesuffix(".") for sentence in table["sentence"]]
+    return "\n".join(f"- **Of {among}:** {text}." for among, text in zip(table["among"], said, strict=True))
 
 
 def read_claims(folder: Path) -> pd.DataFrame:
