@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
 from gradcam_gan.training.runs import Run
@@ -19,6 +20,7 @@ CURVES = {
     "loss (nats)": {"loss_discriminator": "discriminator", "loss_generator": "generator"},
     "mean probability of “real”": {"d_real": "D(x), real", "d_fake": "D(G(z)), generated"},
 }
+REGIME = ["width", "learning_rate", "batch_size"]
 ACCURACIES = {f"accuracy_{mode}": f"{mode} statistics" for mode in ("running", "batch", "reference")}
 
 
@@ -95,6 +97,27 @@ def name_networks(table: pd.DataFrame) -> str:
     well = f"{table['healthy'].sum()} of {len(table)} networks trained well"
     limits = f"G's FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}"
     return f"**{well}**: at four of five rows of Figure 1 or more, {limits}. Those that did not: {unwell or 'none'}."
+
+
+def pilots() -> pd.DataFrame:
+    """Trainings that the ``study`` profile's regime is judged by (``params/score_pilots.py``), as far as each has gone.
+
+    Returns:
+        A row a training: ``width``, ``learning_rate``, ``batch_size``, ``seed``, its last ``epoch``, G's ``fid`` and
+        ``recall`` after it, and ``healthy``, whether these are as a row of Figure 1 must be.
+    """
+    last = pd.read_csv(paths.PARAMS / "pilots.csv").groupby([*REGIME, "seed"], as_index=False).last()
+    return last.assign(healthy=(last["fid"] < HEALTHY_FID) & (last["recall"] > HEALTHY_RECALL))
+
+
+def describe_pilots(table: pd.DataFrame) -> str:
+    """How many of ``pilots`` are healthy, by regime, as Markdown."""
+    counts = table.groupby(REGIME)["healthy"].agg(["sum", "size"]).reset_index()
+    return " ".join(
+        f"Width {row.width}, learning rate {row.learning_rate:g}, batches of {row.batch_size}: "
+        f"**{row.good} of {row.all} trainings** are healthy where they stand."
+        for row in counts.rename(columns={"sum": "good", "size": "all"}).itertuples()
+    )
 
 
 def training_curves(history: pd.DataFrame) -> Figure:

@@ -68,6 +68,16 @@ def test_health_by_network():
     assert said.endswith("seed 2, seed 3.")
 
 
+def test_pilots_count_as_far_as_they_went():
+    table = train_dcgan.pilots()
+    assert not table.duplicated([*train_dcgan.REGIME, "seed"]).any()
+    assert (table["healthy"] == ((table["fid"] < 16) & (table["recall"] > 0.2))).all()
+    said = train_dcgan.describe_pilots(table.assign(width=32, learning_rate=2e-4, batch_size=64))
+    assert (
+        f"learning rate 0.0002, batches of 64: **{table['healthy'].sum()} of {len(table)} trainings**" in said
+    )
+
+
 def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     figure = draw(train_dcgan.health_chart, SCORES)
     assert_nothing_is_cut_off(figure, PAGE)
