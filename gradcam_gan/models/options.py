@@ -66,8 +66,25 @@ class ClassifierOptions(ValidatedModel):
     weight_decay: float = Field(default=0.01, ge=0)
 
 
+class Guidance(ValidatedModel):
+    """How D's explanation of the generated images weights the gradient that G learns from (training/guidance.py)."""
+
+    source: Literal["gradcam", "hirescam", "gradient", "gradient-x-input"] = Field(
+        default="gradcam", description="of the map M; class activation maps are taken at conv3"
+    )
+    evidence: Literal["real", "fake"] = Field(default="fake", description="what M shows")
+    alpha: float = Field(default=1.0, ge=0, description="of the weights 1 + alpha M; 0 is plain training")
+    start: float = Field(
+        default=0.5, ge=0, lt=1, description="share of the training that is plain; 0: guided from the start"
+    )
+    preserve_mean: bool = Field(default=False, description="divide an image's weights by their mean")
+    control: Literal["shuffled", "another-image", "constant", "scalar"] | None = Field(
+        default=None, description="what stands in M's place, so that an effect can be laid to the explanation"
+    )
+
+
 class Model(ValidatedModel):
-    """What the follow-up's models add to the DCGAN: classes, a diffusion of D's input, a classifier."""
+    """What can be added to the DCGAN: classes, a diffusion of D's input, a classifier, guidance by explanations."""
 
     conditional: bool = Field(default=True, description="G and D are told the class")
     normalisation: Normalisation = Field(default="batch", description="in D and C")
@@ -77,6 +94,7 @@ class Model(ValidatedModel):
         default=0.0, ge=0, description="gamma of R1 on real images, every 16 iterations"
     )
     averaging: float = Field(default=0.0, ge=0, lt=1, description="decay of G's moving average; 0: none")
+    guidance: Guidance | None = Field(default=None, description="of G by D's explanations")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

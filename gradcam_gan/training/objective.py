@@ -2,13 +2,14 @@
 
 Without any part it is the DCGAN. With a class, D and G are conditional (projection D). With a diffusion, D sees noised
 images and is told how much (Wang et al. 2023, "Diffusion-GAN"). With a classifier C, which has a diffusion of its own,
-G is also trained to make images whose features C groups by class (Yeom & Lee 2023, "DuDGAN").
+G is also trained to make images whose features C groups by class (Yeom & Lee 2023, "DuDGAN"). With guidance, D's
+explanation of the generated images weights what G learns from them.
 """
 
 import copy
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -20,6 +21,7 @@ from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.diffusion import ForwardDiffusion
 from gradcam_gan.models.options import PLAIN, ClassifierOptions
 from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.guidance import Guide
 from gradcam_gan.training.networks import network_builders
 
 UPDATE_INTERVAL = 4  # iterations from one update of a horizon to the next
@@ -114,6 +116,11 @@ class Objective:
         self.discriminator = cast(Discriminator, self.networks["discriminator"])
         self.generator = self.networks["generator"]
         self.optimisers = {name: self._optimiser(name, config) for name in learning}
+        self._guide: Guide | None = None
+        self._guided_from = 0.0  # an iteration
+        if (guidance := self.parts.guidance) is not None:
+            self._guide = Guide(guidance, self.discriminator, self._noise)
+            self._guided_from = guidance.start * total_images / config.batch_size
         self.iteration = torch.zeros((), dtype=torch.int64)
         self.sign_sum = torch.zeros((), device=device)
         self._device_type, self._reduced = device.type, precision == "bfloat16"
@@ -238,8 +245,16 @@ class Objective:
         judges = [self.networks[name] for name in ("discriminator", "classifier") if name in self.networks]
         for judge in judges:
             judge.requires_grad_(False)  # the gradient goes through D and C, not to them
+        guide = self._guide
+        if guide is not None and self.iteration < self._guided_from:
+            guide = None
         with self._autocast():
-            loss = F.softplus(-self._judge(fake, fake_labels)).mean()
+            judged = fake.view_as(fake)  # what else comes back to the images, C's, is not weighted
+            with guide.watching() if guide else nullcontext():
+                logits = self._judge(judged, fake_labels)
+            if guide is not None:
+                guide.weigh(judged, logits)
+            loss = F.softplus(-logits).mean()
             if options is not None:
                 views, _ = self.networks["classifier_diffusion"](fake)
                 with _untracked(self.networks["classifier"]):

@@ -22,7 +22,7 @@ from PIL import Image
 
 from gradcam_gan.data import ImageSet, data_hash, load_images, to_model_range
 from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
+from gradcam_gan.models.options import ClassifierOptions, Diffusion, Guidance, Model
 from gradcam_gan.training import devices, files, loop
 from gradcam_gan.training.loop import fixed_latents, prune, run_name, train, training_images
 from gradcam_gan.training.objective import Objective
@@ -31,6 +31,7 @@ from gradcam_gan.training.runs import load_run
 CLOCK = ["seconds", "images_per_second"]
 NETWORKS = ("discriminator", "generator")
 NONE = Diffusion(shortest=0, longest=0)  # diffuses nothing
+GUIDED = Model(conditional=False, guidance=Guidance(start=0, control="shuffled"))
 DUDGAN = Model(
     diffusion=Diffusion(longest=1000), classifier=ClassifierOptions(), gradient_penalty=2.0, averaging=0.9
 )
@@ -120,8 +121,8 @@ def test_a_complete_run_is_loaded_and_nothing_is_written_or_trained(tmp_path, mo
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("model", "kept"),
-    [(None, None), (Model(), None), (DUDGAN, None), (None, 70)],
-    ids=["dcgan", "conditional", "dudgan", "pruned"],
+    [(None, None), (Model(), None), (GUIDED, None), (DUDGAN, None), (None, 70)],
+    ids=["dcgan", "conditional", "guided", "dudgan", "pruned"],
 )
 def test_a_partial_run_is_resumed_where_it_stopped_and_ends_bit_identical(tmp_path, model, kept, precision):
     # six iterations an epoch, so that no checkpoint falls on an update of the horizons

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from gradcam_gan.models.contrastive import supervised_contrast
 from gradcam_gan.models.diffusion import ForwardDiffusion
-from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
+from gradcam_gan.models.options import ClassifierOptions, Diffusion, Guidance, Model
 from gradcam_gan.training.objective import Objective
 
 CPU = torch.device("cpu")
@@ -23,6 +23,7 @@ MODELS = {
     "diffusion": Model(conditional=False, diffusion=Diffusion()),
     "conditional diffusion": Model(diffusion=Diffusion(), normalisation="group"),
     "dudgan": DUDGAN,
+    "guided dudgan": DUDGAN.model_copy(update={"guidance": Guidance(start=0, control="shuffled")}),
 }
 every_model = pytest.mark.parametrize("model", [None, *MODELS.values()], ids=["dcgan", *MODELS])
 
