@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradcam_gan.explaining.cam import evidence_maps
-from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.explaining.methods import gradcam, hirescam
 from gradcam_gan.models.dcgan import PaperNetwork
 from gradcam_gan.models.options import Guidance
 
@@ -79,8 +79,10 @@ class Guide:
                 return size if self.options.evidence == "real" else -size
             case "gradient-x-input":
                 return (gradient * values).sum(1)
-            case method:
-                return METHODS[method].weigh(values, gradient)
+            case "hirescam":
+                return hirescam(values, gradient)
+            case "gradcam":
+                return gradcam(values, gradient)
 
     def _controlled(self, signed: Tensor, images: Tensor) -> Tensor:
         """M or what stands in its place, (N, H, W)."""
