@@ -130,10 +130,9 @@ class TestPublish:
         for name in ("NOTEBOOKS", "RUNS", "FIGURES"):
             monkeypatch.setattr(paths, name, tmp_path / name.lower())
         monkeypatch.setattr(paths, "README", tmp_path / "README.md")
-        blocks = [
-            f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in ("claims", "decides", "figures")
-        ]
-        paths.README.write_text("before\n{}{}\nbetween\n{}\nafter\n".format(*blocks))
+        names = ("claims", "decides", "figures", "recommendation")
+        blocks = [f"<!-- {name}: start -->\nold\n<!-- {name}: end -->" for name in names]
+        paths.README.write_text("before\n{}{}\nbetween\n{}\nafter\n{}".format(*blocks))
         monkeypatch.setattr(workflow, "decides_markdown", lambda _tables: "the layer")
         scores = pd.DataFrame({"seed": [1], "epoch": 1, "row": True, "fid": 9.0, "recall": 0.5})
         tables = Tables(pd.DataFrame(), pd.DataFrame(), scores)
@@ -145,6 +144,9 @@ class TestPublish:
             (paths.FIGURES / profile).mkdir(parents=True)
         manifest = {"results": {"fig_a": {}, "table_b": {}}}
         (paths.FIGURES / "quick" / "01_n.json").write_text(json.dumps(manifest))
+        sentences = ["Use this: it is 0.5. Of 3 one passes.", "None is recommended: of 2 none passes."]
+        advice = pd.DataFrame({"among": ["all", "maps"], "sentence": sentences})
+        advice.to_csv(paths.FIGURES / "quick" / "table_recommendation.csv", index=False)
         for number, (name, networks) in enumerate([("C1", 12), ("C6", 3), ("P2", 12)]):
             effect = Interval(0.5, 0.4, 0.6, networks, unit="networks")
             claim = Claim(name, "clear", "rule", "partly", "share", effect, "words", p=0.02)
@@ -180,9 +182,8 @@ class TestPublish:
     def test_the_readme_gets_its_tables_and_keeps_the_rest(self, repository):
         for profile in ("quick", "study", "quick"):
             publish(Study.load(profile))
-        before, claims, _, decides, between, figures, after = re.split(
-            r"<!-- .*? -->", paths.README.read_text()
-        )
+        parts = re.split(r"<!-- .*? -->", paths.README.read_text())
+        before, claims, _, decides, between, figures, after, advice, _ = parts
         assert (before, between, after) == ("before\n", "\nbetween\n", "\nafter\n")
         assert decides == "\nthe layer\n"
         rows = [line for line in claims.splitlines() if re.match(r"\| [CP]\d", line)]
@@ -197,6 +198,10 @@ class TestPublish:
         assert "leaves none at its level" in claims
         assert "1 of 1 networks trained well" in claims
         assert figures.splitlines()[-1] == "| [01_n](notebooks/01_n.ipynb) | Why? | `fig_a`, `table_b` |"
+        assert advice.splitlines()[1:] == [
+            "- **Of all:** Use this: it is 0.5.",
+            "- **Of maps:** None is recommended: of 2 none passes.",
+        ]
 
     def test_a_copy_of_another_version_is_refused_and_nothing_changes(self, repository):
         source, executed = paths.NOTEBOOKS / "01_n.ipynb", paths.RUNS / "quick" / "notebooks" / "01_n.ipynb"
