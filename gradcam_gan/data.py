@@ -11,7 +11,7 @@ import io
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ def load_images(
         return _load_folder(name.removeprefix("folder:"), size, split)
     folders = [Path(data_dir).expanduser(), REPOSITORY_DATA] if data_dir is not None else [REPOSITORY_DATA]
     found = _load_mnist_5k(folders, split) if name == "mnist-5k" else _load_torchvision(name, folders, split)
-    return found._replace(images=_resize(found.images, size))
+    return found._replace(images=resize(found.images, size, size))
 
 
 def data_hash(image_set: ImageSet) -> str:
@@ -103,8 +103,15 @@ def data_hash(image_set: ImageSet) -> str:
 
 
 def to_model_range(images: Tensor) -> Tensor:
-    """uint8 images (N, C, H, W) in 0..255 -> float32 in [-1, 1], the range of G's output."""
+    """uint8 images (N, C, H, W) in 0..255 -> float32 in [-1, 1], the range of G's output; floating point is there."""
+    if images.dtype != torch.uint8:
+        return images
     return images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] -> uint8 in 0..255, rounded: the way back from ``to_model_range``."""
+    return images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def check_images(images: Tensor, name: str = "images", *, noise: float = 0.0) -> None:
@@ -143,14 +150,16 @@ def check_images(images: Tensor, name: str = "images", *, noise: float = 0.0) ->
         )
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, H, W) -> uint8 (N, C, size, size), bilinear; untouched if it has that size already."""
-    if images.shape[-2:] == (size, size):
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """uint8 (N, C, H, W) -> uint8 (N, C, height, width), bilinear; untouched if it has that size already."""
+    if images.shape[-2:] == (height, width):
         return images
-    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    resized = torch.empty((*images.shape[:2], height, width), dtype=torch.uint8)
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].float()
-        chunk = F.interpolate(chunk, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        chunk = F.interpolate(
+            chunk, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+        )
         resized[start : start + _CHUNK] = chunk.round_().clamp_(0, 255)
     return resized
 
@@ -236,7 +245,8 @@ def _load_folder(path: str, size: int, split: str) -> ImageSet:
         )
     images = torch.empty((len(keep), channels, size, size), dtype=torch.uint8)
     for row, index in enumerate(tqdm(keep.tolist(), desc=folder.name, unit="image", delay=2, disable=None)):
-        images[row] = _read_image(files[index], size, channels)
+        with _blame(files[index]):
+            images[row] = read_image(files[index], (channels, size, size))
     return ImageSet(images, labels[keep], class_names)
 
 
@@ -291,13 +301,19 @@ def _is_grey(path: Path) -> bool:
         return image.mode in _GREY_MODES
 
 
-def _read_image(path: Path, size: int, channels: int) -> Tensor:
-    """uint8 (C, size, size): upright, shorter side resized to ``size`` (bilinear), middle square kept."""
-    with _blame(path), Image.open(path) as opened:
+def read_image(file: Path | BinaryIO, shape: tuple[int, int, int]) -> Tensor:
+    """An image file -> uint8 (C, H, W): upright, the shorter side fitted (bilinear), the middle part kept.
+
+    Raises:
+        Exception: of many kinds, if it is no image: damaged files make Pillow raise OSError, SyntaxError, ValueError,
+            and its own bare Exceptions.
+    """
+    channels, height, width = shape
+    with Image.open(file) as opened:
         image = _eight_bits(ImageOps.exif_transpose(opened)).convert("L" if channels == 1 else "RGB")
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -60,9 +60,7 @@ class Reading:
 
     def __str__(self) -> str:
         """Such as ``Grad-CAM at conv3, running, real``, or ``LIME, running, real``."""
-        method = METHODS[self.method]
-        place = f" at {self.layer}" if method.at_layer else ""
-        return f"{method.label}{place}, {self.statistics}, {self.evidence}"
+        return f"{METHODS[self.method].at(self.layer)}, {self.statistics}, {self.evidence}"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -217,7 +215,7 @@ class RunExplainer(Generic[Trained]):
         Raises:
             InputError: a time that the network did not see.
         """
-        clean = to_model_range(images.cpu()) if images.dtype == torch.uint8 else images.cpu()
+        clean = to_model_range(images.cpu())
         state = self._state(epoch, time)
         if state is None or time == 0:
             return clean
@@ -344,7 +342,7 @@ class RunExplainer(Generic[Trained]):
         if state is not None:
             generator = torch.Generator().manual_seed(NOISE_SEED)
             times, noise = times_and_noise(state.times, images.shape, generator)
-            clean = to_model_range(images.cpu()) if images.dtype == torch.uint8 else images.cpu()
+            clean = to_model_range(images.cpu())
             images, sigma = diffuse(clean, times, state.horizon, state.sigma, noise), state.sigma
         return images, self._told(trained, labels, times, "calibration_labels"), sigma
 

@@ -14,10 +14,10 @@ import pandas as pd
 from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, evaluate
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.train_dcgan import REGIME
 from gradcam_gan.training.loop import training_images
 from gradcam_gan.training.runs import Run, load_run
 
-REGIME = ("width", "learning_rate", "batch_size", "seed")
 EPOCHS = (1, 2, 3, 4, 5, 8, 10, 11, 13, 15, 18, 20, 23, 25)
 
 
@@ -31,7 +31,7 @@ def main() -> None:
         held_out._replace(images=held_out.images[part], labels=held_out.labels[part]), load_evaluator()
     )
     rows = [row for run in runs for row in scored(run, reference, study.generated_images)]
-    table = pd.DataFrame(rows).sort_values([*REGIME, "epoch"])
+    table = pd.DataFrame(rows).sort_values([*REGIME, "seed", "epoch"])
     table.to_csv(Path(__file__).with_name("pilots.csv"), index=False, float_format="%.4g")
 
 
@@ -40,7 +40,7 @@ def scored(run: Run, reference: Reference, count: int) -> list[dict[str, float]]
     rows = []
     for epoch in sorted({*EPOCHS, run.epochs[-1]} & set(run.epochs)):
         scores = evaluate(run.generator(epoch), reference, count=count)
-        regime = {name: getattr(run.config, name) for name in REGIME}
+        regime = {name: getattr(run.config, name) for name in (*REGIME, "seed")}
         rows.append({**regime, "epoch": epoch, "fid": scores["fid"], "recall": scores["recall"]})
     return rows
 

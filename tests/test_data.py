@@ -77,7 +77,7 @@ def test_resized_pixels_are_bilinear(splits, monkeypatch):
     expected = (9 * here + 3 * down + 3 * right + both) / 16
     assert torch.equal(large[:, 0, 1:-1:2, 1:-1:2].double(), expected.round())
     monkeypatch.setattr(data, "_CHUNK", 7)
-    assert torch.equal(data._resize(small[:25], 56), large[:25])
+    assert torch.equal(data.resize(small[:25], 56, 56), large[:25])
 
 
 def test_the_pixels_of_the_published_runs(splits):

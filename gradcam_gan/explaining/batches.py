@@ -56,10 +56,16 @@ class Batch(NamedTuple):
             images: (m, C, H, W).
             indices: which of the batch's images each is made of, (m,).
         """
-        told = {name: values[indices] for name, values in self.conditions.items()}
-        if isinstance(self.target, PerImage):
-            return Batch(images, told, PerImage(self.target.function, self.target.values[indices]))
-        return Batch(images, told, self.target)
+        return Batch(images, *told(self.conditions, self.target, indices))
+
+
+def told(
+    conditions: Conditions, target: Target, chosen: slice | Tensor, device: torch.device | None = None
+) -> tuple[Conditions, Target]:
+    """The conditions and the target of some images: a slice of all, or indices (m,); on a device, or where they are."""
+    if isinstance(target, PerImage):
+        target = PerImage(target.function, target.values[chosen].to(device=device))
+    return {name: values[chosen].to(device=device) for name, values in conditions.items()}, target
 
 
 def batches(
@@ -101,17 +107,12 @@ def batches(
 
     def make(own: slice, layout: torch.memory_format) -> Batch:
         batch = images.detach()[own].to(device)
-        if batch.dtype == torch.uint8:
-            batch = to_model_range(batch)
-        batch = batch.to(dtype)
+        batch = to_model_range(batch).to(dtype)
         if noised:
             batch = batch.contiguous(memory_format=layout)
         else:  # filled, not converted: that takes one channel to be in either layout, convolutions do not
             batch = torch.empty_like(batch, memory_format=layout).copy_(batch)
-        told = {name: values[own].to(device) for name, values in conditions.items()}
-        if isinstance(target, PerImage):
-            return Batch(batch, told, PerImage(target.function, target.values[own].to(device)))
-        return Batch(batch, told, target)
+        return Batch(batch, *told(conditions, target, own, device))
 
     layout = _layout(network, partial(make, slice(2)))
     # indices of the parts, so that all that goes with an image is split alike

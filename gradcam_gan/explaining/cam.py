@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gradcam_gan.data import check_images
 from gradcam_gan.errors import InputError, one_line
-from gradcam_gan.explaining.batches import Batch, Conditions, batches, eval_copy, evaluating
+from gradcam_gan.explaining.batches import Batch, Conditions, batches, eval_copy, evaluating, told
 from gradcam_gan.explaining.hooks import Layer, Recording, find_layer
 from gradcam_gan.explaining.methods import (
     IMAGE,
@@ -29,7 +29,7 @@ from gradcam_gan.explaining.methods import (
     Weighting,
 )
 from gradcam_gan.explaining.scorer import Precision, Scorer, autocast
-from gradcam_gan.explaining.targets import PerImage, Target, minus, real
+from gradcam_gan.explaining.targets import Target, minus, real
 from gradcam_gan.validation import choose
 
 Evidence = Literal["real", "fake", "signed"]
@@ -196,10 +196,8 @@ def runnable(
         choose("method", method, METHODS)
     find_layer(network, layer)
     few = slice(TRIED_IMAGES)
-    if isinstance(target, PerImage):
-        target = PerImage(target.function, target.values[few])
-    told = {name: values[few] for name, values in (conditions or {}).items()}
-    attempt = partial(signed_maps, network, images[few], layers=[layer], target=target, conditions=told)
+    own, target = told(conditions or {}, target, few)
+    attempt = partial(signed_maps, network, images[few], layers=[layer], target=target, conditions=own)
     attempt([])  # what is wrong whatever the method is no method's reason
     reasons = {}
     for method in methods:

@@ -112,7 +112,7 @@ def digit_mask(images: Tensor, threshold: float = MASK_THRESHOLD) -> Tensor:
             f"mask threshold={threshold} must lie in [-1, 1), the scale of the model's images (0 is mid-grey)"
         )
     brightest = images.amax(1)
-    return (to_model_range(brightest) if brightest.dtype == torch.uint8 else brightest) > threshold
+    return to_model_range(brightest) > threshold
 
 
 def object_masks(images: Tensor, masks: Tensor | None = None) -> Tensor:

@@ -56,6 +56,10 @@ class Method:
     one_sided: bool = False
     at_layer: ClassVar[bool] = True
 
+    def at(self, layer: str) -> str:
+        """Such as ``Grad-CAM at conv3``; of a method that takes no layer its label alone."""
+        return f"{self.label} at {layer}" if self.at_layer else self.label
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weighting(Method):

@@ -62,7 +62,9 @@ def controls(images: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
     """
     check_images(images)
     height, width = images.shape[2:]
-    brightness = ((_in_model_range(images).float().mean(1) + 1) / 2).clamp(0, 1)  # rounding may step over
+    brightness = ((to_model_range(images.detach()).float().mean(1) + 1) / 2).clamp(
+        0, 1
+    )  # rounding may step over
     places = (len(images), 1, CONTROL_PLACES, CONTROL_PLACES)
     random = torch.rand(places, generator=torch.Generator().manual_seed(seed)).to(images.device)
     sobel = torch.tensor(SOBEL, device=images.device)
@@ -105,7 +107,7 @@ def occlude(images: Tensor, maps: Tensor, share: float, *, occluder: Occluder, s
     _check_occlusion(images, maps, occluder)
     if not 0 <= share <= 1:
         raise InputError(f"share={share} must lie in 0..1: it is a share of each image's pixels")
-    shown = _in_model_range(images)
+    shown = to_model_range(images.detach())
     places = _places(maps.to(images.device), seed)
     return _replaced(shown, _hidden(shown, occluder), places, round(share * maps[0].numel()))
 
@@ -156,7 +158,7 @@ def flipping_curves(
     choose("order", order, get_args(Order))
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1")
-    shown = _in_model_range(images)
+    shown = to_model_range(images.detach())
     hidden = _hidden(shown, occluder)
     # equal values go in the same order either way: a constant map has no gap at all
     places = _places((maps if order == "most" else -maps).to(images.device), seed)
@@ -232,9 +234,8 @@ def randomise(
     device = next((parameter.device for parameter in copied.parameters()), torch.device("cpu"))
     copied.cpu()  # where a seed gives the same weights whatever the device
     with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would seed the other devices too, for good
+        # torch.manual_seed would seed the other devices too, for good
+        torch.default_generator.manual_seed(seed)
         for module in reversed(later):  # the head first
             _redraw(module, dcgan=isinstance(network, PaperNetwork))
     return calibrate(copied.to(device), reference_images, conditions=conditions)
@@ -287,7 +288,7 @@ def noise_sensitivity(
     check_images(images)
     if not 0 < sigma < math.inf or draws < 1:
         raise InputError(f"sigma={sigma} must be above 0 and draws={draws} at least 1")
-    clean = _in_model_range(images)
+    clean = to_model_range(images.detach())
     generator = torch.Generator().manual_seed(seed)
 
     def flat_maps(shown: Tensor) -> Tensor:
@@ -340,11 +341,6 @@ def _check_occlusion(images: Tensor, maps: Tensor, occluder: str) -> None:
             f"maps has shape {tuple(maps.shape)}; give {wanted}, as the images: explain makes such maps"
         )
     choose("occluder", occluder, get_args(Occluder))
-
-
-def _in_model_range(images: Tensor) -> Tensor:
-    images = images.detach()
-    return to_model_range(images) if images.dtype == torch.uint8 else images
 
 
 def _bell(distance: Tensor, sigma: float) -> Tensor:

@@ -4,9 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # 1d, 2d, 3d and synchronised
 
 from gradcam_gan.explaining.batches import Batch
+from gradcam_gan.explaining.batchnorm import BatchNorm
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -41,9 +41,8 @@ def minus(target: Target) -> Target:
     def negated(output: Any, *values: Tensor) -> Tensor:  # noqa: ANN401 - whatever a network returns
         function = target.function if isinstance(target, PerImage) else target
         scores = function(output, *values)
-        return (
-            -scores if isinstance(scores, Tensor) else scores
-        )  # what is no tensor is refused later, with the reason
+        # what is no tensor is refused later, with the reason
+        return -scores if isinstance(scores, Tensor) else scores
 
     return PerImage(negated, target.values) if isinstance(target, PerImage) else negated
 

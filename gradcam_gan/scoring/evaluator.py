@@ -82,7 +82,7 @@ class Evaluator(nn.Module):
 
 def resized(images: Tensor) -> Tensor:
     """Images (N, C, H, W), uint8 or in [-1, 1] -> float32 in [-1, 1] at the evaluator's 32x32."""
-    scaled = to_model_range(images) if images.dtype == torch.uint8 else images.float()
+    scaled = to_model_range(images).float()
     if scaled.shape[2:] == (INPUT_SIZE, INPUT_SIZE):
         return scaled
     return F.interpolate(scaled, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True)

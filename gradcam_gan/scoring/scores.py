@@ -19,7 +19,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from gradcam_gan import torchvision_compat  # noqa: F401 - before torchmetrics, which imports torchvision
-from gradcam_gan.data import ImageSet, check_images, data_hash
+from gradcam_gan.data import ImageSet, check_images, data_hash, to_bytes
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.batches import evaluating
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for, resized
@@ -204,7 +204,7 @@ def draw(generator: nn.Module, count: int, latent_seed: int = LATENT_SEED) -> Te
             told = () if labels is None else (labels[chosen].to(device),)
             images = generator(latents[chosen].to(device), *told).float()
             check_images(images, "the generator's output")
-            parts.append(images.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
+            parts.append(to_bytes(images).cpu())
     return torch.cat(parts)
 
 

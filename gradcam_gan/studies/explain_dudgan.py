@@ -25,7 +25,7 @@ from gradcam_gan.scoring.scores import classes_to_draw, draw
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus, measure_epoch
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import COMPARED_METHODS, EVIDENCES, PRIMARY
-from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
+from gradcam_gan.studies.style import PAGE, SIGNED, STYLE, legend_above, seed_lines
 from gradcam_gan.training.runs import Run
 
 MEASURE_LABELS = {
@@ -384,7 +384,7 @@ def told_chart(
     largest = max(float(np.nanmax(np.abs(table))) for table in change.values())
     lowest = min(float(np.nanmin(table)) for table in correlation.values())
     halves = (
-        (change, "change of the logit", {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}),
+        (change, "change of the logit", {"cmap": SIGNED, "vmin": -largest, "vmax": largest}),
         (correlation, "correlation of the map", {"cmap": "cividis", "vmin": lowest, "vmax": 1}),
     )
     with plt.rc_context(STYLE):

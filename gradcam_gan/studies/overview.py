@@ -20,11 +20,10 @@ from gradcam_gan.explaining.hooks import find_layer
 from gradcam_gan.explaining.measures import digit_mask
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.run_explainer import Reading, RunExplainer
-from gradcam_gan.studies.style import PAGE, STYLE, as_rgb
+from gradcam_gan.studies.style import PAGE, SIGNED, STYLE, as_rgb
 
 SHOWN_METHODS = ("gradcam", "occlusion", "lime")
 SIDE = 4  # of the square of channels that is shown
-SIGNED = "RdBu_r"  # red for "real", blue for "fake"
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,7 @@ def overview_figure(shown: Overview) -> Figure:
     """
     columns = {f"activations of {shown.layer}": (_squares(shown.activations), "activation")}
     for name, maps in shown.maps.items():
-        place = f" at {shown.layer}" if METHODS[name].at_layer else ""
-        columns[METHODS[name].label + place] = maps, "logit"
+        columns[METHODS[name].at(shown.layer)] = maps, "logit"
     count, outlines = len(shown.images), digit_mask(shown.images).float()
     with plt.rc_context(STYLE):
         size = PAGE, 0.7 + count * PAGE / (1 + len(columns))

@@ -295,7 +295,7 @@ def rule_heatmap(grid: pd.DataFrame) -> Figure:
                 table, ax=axes, cmap="cividis", vmin=0, vmax=100, annot=True, fmt=".0f", annot_kws={"size": 6},
                 cbar=axes is panels[-1], cbar_kws={"label": "images deleted (%)"},
                 xticklabels=[f"{tau:g}\n{100 * cut:g}" for tau, cut in table.columns.to_frame().to_numpy()],
-                yticklabels=[f"{METHODS[method].label} at {layer}, {kind}" for layer, kind, method in names],
+                yticklabels=[f"{METHODS[method].at(layer)}, {kind}" for layer, kind, method in names],
             )  # fmt: skip
             axes.set(title=f"evidence for “{evidence}”", xlabel="above: τ; below: cut (%)", ylabel="")
             axes.tick_params(length=0, rotation=0)

@@ -22,6 +22,7 @@ from gradcam_gan.studies.panels import Panel
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of one and of two columns of a paper
 HEAT = "inferno"
+SIGNED = "RdBu_r"  # red for "real", blue for "fake", white for neither
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health
+from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health, trained_well
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
 from gradcam_gan.training.runs import Run
 
@@ -107,7 +107,7 @@ def pilots() -> pd.DataFrame:
         ``recall`` after it, and ``healthy``, whether these are as a row of Figure 1 must be.
     """
     last = pd.read_csv(paths.PARAMS / "pilots.csv").groupby([*REGIME, "seed"], as_index=False).last()
-    return last.assign(healthy=(last["fid"] < HEALTHY_FID) & (last["recall"] > HEALTHY_RECALL))
+    return last.assign(healthy=trained_well(last))
 
 
 def describe_pilots(table: pd.DataFrame) -> str:

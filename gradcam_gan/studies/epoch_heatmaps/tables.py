@@ -155,14 +155,18 @@ def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     return found
 
 
+def trained_well(rows: pd.DataFrame) -> pd.Series:
+    """Whether G's FID is below 16 and its recall above 0.2, by row."""
+    return (rows["fid"] < HEALTHY_FID) & (rows["recall"] > HEALTHY_RECALL)
+
+
 def health(scores: pd.DataFrame) -> pd.DataFrame:
     """A row a network: ``seed``, ``healthy_rows`` (share of Figure 1's rows) and ``healthy``: at least 4 of 5 are.
 
     A row is healthy where G's FID is below 16 and its recall above 0.2.
     """
     rows = scores[scores["row"]]
-    well = (rows["fid"] < HEALTHY_FID) & (rows["recall"] > HEALTHY_RECALL)
-    shares = well.groupby(rows["seed"]).mean().rename("healthy_rows").reset_index()
+    shares = trained_well(rows).groupby(rows["seed"]).mean().rename("healthy_rows").reset_index()
     return shares.assign(healthy=shares["healthy_rows"] >= HEALTHY_ROWS)
 
 

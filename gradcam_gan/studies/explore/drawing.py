@@ -2,13 +2,11 @@
 
 import io
 
-import numpy as np
-import PIL.Image
 import torch
-from PIL import ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from gradcam_gan.data import read_image, resize
 from gradcam_gan.errors import InputError, one_line
 
 MNIST_SIZE, MNIST_BOX = 28, 20  # pixels a side of a digit's image, and of the box that the digit fits in
@@ -53,25 +51,16 @@ def as_mnist(strokes: Tensor) -> Tensor:
 def fitted(image: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """A grey image uint8 (h, w) -> uint8 (C, H, W): enlarged bilinearly as MNIST is, the same in every channel."""
     channels, height, width = shape
-    enlarged = F.interpolate(
-        image.float()[None, None], size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    )
-    return enlarged[0].round().clamp(0, 255).to(torch.uint8).expand(channels, -1, -1).clone()
+    return resize(image[None, None], height, width)[0].expand(channels, -1, -1).clone()
 
 
 def read_upload(content: bytes, shape: tuple[int, int, int]) -> Tensor:
-    """An image file's bytes -> uint8 (C, H, W): upright, shorter side fitted, middle part kept.
+    """An image file's bytes -> uint8 (C, H, W), as ``read_image``.
 
     Raises:
         InputError: it is no image.
     """
-    channels, height, width = shape
     try:
-        with PIL.Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
-            image = ImageOps.fit(image, (width, height), method=PIL.Image.Resampling.BILINEAR)
-    # damaged files make Pillow raise OSError, SyntaxError, ValueError, and its own bare Exceptions
-    except Exception as error:
+        return read_image(io.BytesIO(content), shape)
+    except Exception as error:  # of many kinds
         raise InputError(f"the uploaded file is no image that can be read: {one_line(error)}") from None
-    pixels = torch.from_numpy(np.array(image))
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()

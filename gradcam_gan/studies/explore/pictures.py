@@ -17,9 +17,8 @@ from torch import Tensor
 from gradcam_gan.explaining.measures import normalise
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.studies.explore.state import View
-from gradcam_gan.studies.style import HEAT, PAGE, STYLE, as_rgb
+from gradcam_gan.studies.style import HEAT, PAGE, SIGNED, STYLE, as_rgb
 
-SIGNED = "RdBu_r"  # red for "real", blue for "fake", white for neither
 SHADES = 256
 MINUS = "−"
 # what each measure says, and what a map that knows nothing would have
@@ -93,8 +92,8 @@ def evidence_name(view: View) -> str:
 
 def map_name(view: View) -> str:
     """Such as ``Grad-CAM at conv3``."""
-    method = METHODS[view.setting.reading.method]
-    return f"{method.label} at {view.setting.reading.layer}" if method.at_layer else method.label
+    reading = view.setting.reading
+    return METHODS[reading.method].at(reading.layer)
 
 
 def unit_name(view: View) -> str:

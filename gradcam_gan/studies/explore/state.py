@@ -265,4 +265,4 @@ class Explorer:
 
 
 def _as_floats(images: Tensor) -> Tensor:
-    return (to_model_range(images) if images.dtype == torch.uint8 else images.float()).cpu()
+    return to_model_range(images).float().cpu()

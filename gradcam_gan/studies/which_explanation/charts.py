@@ -122,9 +122,8 @@ def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
         panels[3].set_xscale("log")
         panels[3].xaxis.set_major_formatter(ScalarFormatter())
         panels[3].xaxis.set_minor_formatter(NullFormatter())
-        panels[3].set_xlim(
-            panels[3].get_xlim()[0] / 2, panels[3].get_xlim()[1] * 2
-        )  # a labelled tick, always
+        low, high = panels[3].get_xlim()
+        panels[3].set_xlim(low / 2, high * 2)  # a labelled tick, always
         panels[0].set_yticks(range(len(order)), [label_of(method) for method in order])
         panels[0].invert_yaxis()
         for layer, colour in colours.items():
@@ -185,7 +184,7 @@ def cascade_chart(measures: pd.DataFrame) -> Figure:
     own = measures[measures["measure"].isin(names)].replace({"measure": names})
     table = own.pivot_table("value", ["method", "layer"], "measure", sort=False)[list(CASCADE)]
     labels = [
-        label_of(method) + ("" if layer == IMAGE else f" at {layer}")
+        METHODS[method].at(layer) if method in METHODS else CONTROL_LABELS[method]
         for method, layer in table.index.to_frame().to_numpy().tolist()
     ]
     with plt.rc_context(STYLE):

@@ -16,9 +16,9 @@ from itertools import product
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
+from gradcam_gan.data import to_bytes
 from gradcam_gan.explaining.batches import score_images
 from gradcam_gan.explaining.batchnorm import calibrate
 from gradcam_gan.explaining.cam import evidence_maps
@@ -78,8 +78,7 @@ def _without(images: Sets, maps: Sets, share: float) -> Sets:
     occluded = []
     for some, signed in zip(images, maps, strict=True):
         enlarged = evidence_maps(signed, "signed", some.shape[2:]).abs()
-        left = occlude(some, enlarged, share, occluder="background")
-        occluded.append(((left + 1) * 127.5).round().to(torch.uint8))
+        occluded.append(to_bytes(occlude(some, enlarged, share, occluder="background")))
     return Sets(*occluded)
 
 

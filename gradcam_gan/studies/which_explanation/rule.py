@@ -8,9 +8,7 @@ import pandas as pd
 from gradcam_gan.explaining.methods import METHODS
 
 MARGIN = 0.05  # of a map's energy, above what any control puts into the marker
-INDEPENDENT = (
-    0.5  # rank correlation with the map of a network with other weights, below which the map is another
-)
+INDEPENDENT = 0.5  # rank correlation with the map of a network with other weights; below, the map is another
 EQUALLY_CHEAP = 1.5  # times the cost: timings differ by so much from run to run
 
 
@@ -96,8 +94,7 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
 
 def explanation_name(method: str, layer: str) -> str:
     """Such as ``Grad-CAM at conv3``; of a method without a layer its name alone."""
-    label = METHODS[method].label if method in METHODS else method
-    return label if layer == "image" else f"{label} at {layer}"
+    return METHODS[method].at(layer) if method in METHODS else method
 
 
 def bounds(row: pd.Series, measure: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from gradcam_gan.data import to_model_range
+from gradcam_gan.data import to_bytes, to_model_range
 from gradcam_gan.explaining.methods import IMAGE
 from gradcam_gan.intervals import bootstrap_interval, interval_over_networks, student_interval
 from gradcam_gan.run_explainer import RunExplainer, Statistics
@@ -48,9 +48,8 @@ from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
 
 VERSION = 1  # raised whenever the same study would give other tables
-STATISTICS: Statistics = (
-    "reference"  # of BatchNorm: one deterministic network, to which each image is its own
-)
+# of BatchNorm: one deterministic network, to which each image is its own
+STATISTICS: Statistics = "reference"
 TESTED = 256  # held-out images that say whether D uses the marker, and of either kind that retrained Ds are tested on
 CEILING = "ceiling"  # the row of the best map of a layer's resolution
 NOT_PLANTED = "no marker in training"
@@ -150,7 +149,7 @@ def planted_setting(study: Study, explainer: RunExplainer[Run]) -> Setting:
     images, held_out = images[: study.quality.planted_train_images], held_out[:TESTED]
     made, _ = explainer.generated(study.epochs, len(images) + len(held_out))
     # as bytes, like the real ones: rounding must not tell which is which
-    generated = ((made.cpu() + 1) * 127.5).round().to(torch.uint8)
+    generated = to_bytes(made.cpu())
     return Setting(images, generated[: len(images)], held_out, generated[len(images) :])
 
 

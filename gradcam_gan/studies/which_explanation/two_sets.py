@@ -7,6 +7,7 @@ what tells them apart can be planted (``planted``) or taken away (``retrained``)
 import hashlib
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 from filelock import FileLock
@@ -24,6 +25,7 @@ from gradcam_gan.training.devices import (
     resolve_device,
     resolve_precision,
 )
+from gradcam_gan.training.networks import network_builders
 from gradcam_gan.training.provenance import provenance
 
 CALIBRATION_IMAGES = 1024
@@ -127,7 +129,7 @@ def _untrained(config: TrainingConfig, channels: int) -> Discriminator:
     """D with the initial weights of the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Discriminator(config.preset, width=config.width, channels=channels, padding=config.padding)
+        return cast(Discriminator, network_builders(config, channels, classes=0)["discriminator"]())
 
 
 def _digest(config: TrainingConfig, real: Tensor, others: Tensor, together: bool) -> str:
