@@ -94,7 +94,8 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
 
 def explanation_name(method: str, layer: str) -> str:
     """Such as ``Grad-CAM at conv3``; of a method without a layer its name alone."""
-    return METHODS[method].at(layer) if method in METHODS else method
+    label = METHODS[method].label if method in METHODS else method
+    return label if layer == "image" else f"{label} at {layer}"
 
 
 def bounds(row: pd.Series, measure: str) -> str:
