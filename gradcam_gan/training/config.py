@@ -90,6 +90,12 @@ class TrainingConfig(ValidatedModel):
         return PLAIN if self.model is None else self.model
 
     @property
+    def unguided(self) -> Self:
+        """The same training without guidance, with which a guided one shares what comes before guidance starts."""
+        parts = Model(**{**dict(self.parts), "guidance": None})
+        return self.changed(model=None if parts == PLAIN else parts)
+
+    @property
     def model_name(self) -> str:
         """Its name in ``MODELS``; ``model`` if it has none."""
         return next((name for name, known in MODELS.items() if known.model == self.model), "model")

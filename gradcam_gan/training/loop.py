@@ -1,5 +1,6 @@
 """Get or train: one call that loads a complete run, resumes a partial one, or trains an absent one."""
 
+import dataclasses
 import errno
 import hashlib
 import logging
@@ -178,7 +179,8 @@ class _Session:
         keep: np.ndarray | Tensor | None,
     ) -> None:
         self.config, self.path, self.device = config, path, device
-        self.checkpoints = CheckpointFolder(path / "checkpoints")
+        self.checkpoints = CheckpointFolder(path / "checkpoints", middle=config.epochs // 2)
+        self.plain = path.parent / run_name(config.unguided, keep)
         # of all images, pruned or not: with fewer images an epoch is no shorter, and noise stays paired
         self.iterations = len(train_set.images) // config.batch_size
         if keep is not None:
@@ -234,6 +236,8 @@ class _Session:
             files.remove_leftovers(self.path)
             files.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
             files.write_json(self.path / "manifest.json", self.manifest)
+            if not self.checkpoints.epochs():
+                self._share_beginning()
             done = self._restore()
             self.checkpoints.check_space(self.config.epochs - done)
             step = self._step()
@@ -270,21 +274,53 @@ class _Session:
                 logger.warning("%s; going back one epoch", error)
                 self.checkpoints.delete(epoch)
                 continue
-            for name, network in self.objective.networks.items():
-                network.load_state_dict(checkpoint.networks[name])
-            for name, tensor in self.objective.state().items():
-                tensor.copy_(checkpoint.training_state[name])
-            for name, generator in self.random.items():
-                generator.set_state(checkpoint.training_state[f"random.{name}"])
+            self._load(checkpoint)
             self._write_history()  # a kill may have come between the checkpoint and the table
             return epoch
         self._save(0, {})
         return 0
 
+    def _share_beginning(self) -> None:
+        """Take the epochs before guidance starts from the plain training of the same seed, where it holds them.
+
+        They are the same, bit for bit. A plain DCGAN does not save what its steps do not need, counters and random
+        streams: those are brought to where this training would have them.
+        """
+        guidance = self.config.parts.guidance
+        shared = int(guidance.start * self.config.epochs) if guidance else 0
+        plain = CheckpointFolder(self.plain / "checkpoints")
+        if not shared or shared not in plain.epochs():
+            return
+        try:
+            checkpoint = plain.load(shared, list(self.objective.networks))
+        except RunError:
+            return  # no training state of that epoch
+        self.objective.iteration.fill_(shared * self.iterations)
+        for _ in range(shared):
+            self.objective.draw_labels(self.iterations * self.config.batch_size)
+        self.manifest["beginning"] = {"run": self.plain.name, "epochs": shared}
+        files.write_json(self.path / "manifest.json", self.manifest)
+        state = {**self._training_state(), **checkpoint.training_state}
+        self._load(dataclasses.replace(checkpoint, training_state=state))
+        for epoch in range(shared):
+            self.checkpoints.copy(plain, epoch)
+        self._save(shared, checkpoint.row)
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        for name, network in self.objective.networks.items():
+            network.load_state_dict(checkpoint.networks[name])
+        for name, tensor in self.objective.state().items():
+            tensor.copy_(checkpoint.training_state[name])
+        for name, generator in self.random.items():
+            generator.set_state(checkpoint.training_state[f"random.{name}"])
+
+    def _training_state(self) -> dict[str, Tensor]:
+        random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}
+        return {**self.objective.state(), **random}
+
     def _save(self, epoch: int, row: dict[str, float]) -> None:
         networks = {name: network.state_dict() for name, network in self.objective.networks.items()}
-        random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}
-        self.checkpoints.save(Checkpoint(epoch, row, networks, {**self.objective.state(), **random}))
+        self.checkpoints.save(Checkpoint(epoch, row, networks, self._training_state()))
         self._write_history()
 
     def _write_history(self) -> None:

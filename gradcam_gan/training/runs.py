@@ -5,7 +5,7 @@
         manifest.json             status, versions, device, precision, threads, data hash, wall time
         history.csv               one row an epoch
         checkpoints/epoch-0007/   discriminator.safetensors, generator.safetensors, epoch.json
-                                  and, in the newest two, training_state.safetensors
+                                  and, in the newest two and the middle one, training_state.safetensors
 
 Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors, the rest is JSON and CSV.
 """
@@ -52,10 +52,15 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The ``checkpoints`` folder of a run. Each checkpoint is there as a whole or not at all."""
+    """The ``checkpoints`` folder of a run. Each checkpoint is there as a whole or not at all.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder.
+        middle: the epoch whose training state is kept, beside the newest two's: another training can go on from there.
+    """
+
+    def __init__(self, path: Path, middle: int | None = None) -> None:
+        self.path, self._middle = path, middle
 
     def epoch_path(self, epoch: int) -> Path:
         """The folder of that epoch."""
@@ -67,15 +72,21 @@ class CheckpointFolder:
         return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"epoch-(\d+)", name)))
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write one checkpoint; afterwards only the newest two keep their training state."""
+        """Write one checkpoint; afterwards only the newest two and the middle one keep their training state."""
         with files.atomic_directory(self.epoch_path(checkpoint.epoch)) as folder:
             for name, tensors in checkpoint.networks.items():
                 files.write_tensors(folder / f"{name}.safetensors", tensors)
             files.write_tensors(folder / TRAINING_STATE, checkpoint.training_state)
             files.write_json(folder / "epoch.json", {"epoch": checkpoint.epoch, "row": checkpoint.row})
         for epoch in self.epochs():
-            if epoch < checkpoint.epoch - 1:
+            if epoch < checkpoint.epoch - 1 and epoch != self._middle:
                 (self.epoch_path(epoch) / TRAINING_STATE).unlink(missing_ok=True)
+
+    def copy(self, other: "CheckpointFolder", epoch: int) -> None:
+        """Take over another folder's checkpoint without its training state."""
+        with files.atomic_directory(self.epoch_path(epoch)) as folder:
+            ignored = shutil.ignore_patterns(TRAINING_STATE)
+            shutil.copytree(other.epoch_path(epoch), folder, ignore=ignored, dirs_exist_ok=True)
 
     def load(self, epoch: int, networks: list[str]) -> Checkpoint:
         """Read one checkpoint to the CPU.

@@ -515,11 +515,26 @@ def test_a_run_whose_resumable_checkpoints_are_all_damaged_starts_again(
 ):
     path = shutil.copytree(two_of_three_epochs, tmp_path / two_of_three_epochs.name)
     states = list(path.glob("checkpoints/*/training_state.safetensors"))
-    assert len(states) == 2
+    assert len(states) == 2  # one of them is the middle one
     for state in states:
         state.write_bytes(state.read_bytes()[:-1])
     train(tiny(epochs=3), tmp_path)
     assert_same_run(path, three_epochs)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_guided_training_shares_the_beginning_of_the_plain_one_bit_for_bit(tmp_path, conditional):
+    guided = tiny(
+        epochs=4, model=Model(conditional=conditional, guidance=Guidance(start=0.5, control="shuffled"))
+    )
+    alone = train(guided, tmp_path / "alone")
+    train(guided.unguided, tmp_path / "beside")
+    steps = []
+    with watched(lambda count, *batch: steps.append(count)):
+        beside = train(guided, tmp_path / "beside")
+    assert len(steps) == 2 * 64 // 32  # of four epochs, the last two
+    assert beside.manifest["beginning"] == {"run": guided.unguided.name, "epochs": 2}
+    assert_same_run(beside.path, alone.path)
 
 
 def test_a_run_is_not_continued_on_other_images(tmp_path):

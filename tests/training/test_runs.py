@@ -232,7 +232,7 @@ def test_loading_leaves_torchs_random_state_alone(run):
 def test_a_run_folder_holds_json_csv_and_safetensors_alone(run, dudgan_run):
     found = [path for path in run.path.rglob("*") if path.is_file() and path.name != ".lock"]
     assert {path.suffix for path in found} == {".json", ".csv", ".safetensors"}
-    names = {path.stem for path in dudgan_run.path.glob("checkpoints/epoch-0001/*.safetensors")}
+    names = {path.stem for path in dudgan_run.path.glob("checkpoints/epoch-0000/*.safetensors")}
     assert names == {
         "discriminator", "generator", "classifier",
         "generator_average", "discriminator_diffusion", "classifier_diffusion",
@@ -269,9 +269,9 @@ def test_a_pickle_in_a_tensor_files_place_is_not_run(run, tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_only_the_newest_two_checkpoints_keep_their_training_state(run):
+def test_only_the_newest_two_checkpoints_and_the_middle_one_keep_their_training_state(run):
     states = sorted(run.path.glob("checkpoints/*/training_state.safetensors"))
-    assert [path.parent.name for path in states] == ["epoch-0002", "epoch-0003"]
+    assert [path.parent.name for path in states] == ["epoch-0001", "epoch-0002", "epoch-0003"]
 
 
 def test_checkpoints_come_back_and_are_counted_in_order(tmp_path):
