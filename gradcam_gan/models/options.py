@@ -9,6 +9,8 @@ from gradcam_gan.validation import ValidatedModel
 Preset = Literal["paper64", "paper28"]
 Padding = Literal["zeros", "background", "replicate"]
 Normalisation = Literal["batch", "group"]
+MapSource = Literal["gradcam", "hirescam", "gradient", "gradient-x-input"]
+Control = Literal["shuffled", "another-image", "constant", "scalar"]
 Width = Annotated[int, Field(ge=1, le=1024)]
 PRESET_SIZE: dict[str, int] = {"paper64": 64, "paper28": 28}
 
@@ -69,7 +71,7 @@ class ClassifierOptions(ValidatedModel):
 class Guidance(ValidatedModel):
     """How D's explanation of the generated images weights the gradient that G learns from (training/guidance.py)."""
 
-    source: Literal["gradcam", "hirescam", "gradient", "gradient-x-input"] = Field(
+    source: MapSource = Field(
         default="gradcam", description="of the map M; class activation maps are taken at conv3"
     )
     evidence: Literal["real", "fake"] = Field(default="fake", description="what M shows")
@@ -78,7 +80,7 @@ class Guidance(ValidatedModel):
         default=0.5, ge=0, lt=1, description="share of the training that is plain; 0: guided from the start"
     )
     preserve_mean: bool = Field(default=False, description="divide an image's weights by their mean")
-    control: Literal["shuffled", "another-image", "constant", "scalar"] | None = Field(
+    control: Control | None = Field(
         default=None, description="what stands in M's place, so that an effect can be laid to the explanation"
     )
 

@@ -10,7 +10,17 @@ import yaml
 from pydantic import Field, model_validator
 
 from gradcam_gan.errors import InputError
-from gradcam_gan.models.options import MODELS, PRESET_SIZE, Model, Padding, Preset
+from gradcam_gan.models.options import (
+    MODELS,
+    PLAIN,
+    PRESET_SIZE,
+    Control,
+    Guidance,
+    MapSource,
+    Model,
+    Padding,
+    Preset,
+)
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.arms import Arm, ArmKind, Layer, Pruning, Rule
 from gradcam_gan.training.config import TrainingConfig
@@ -89,6 +99,40 @@ class QualityStudy(ValidatedModel):
     retrained_width: int = Field(ge=1)
 
 
+class GuidanceStudy(ValidatedModel):
+    """The guided trainings of notebook 7, and what they are compared with."""
+
+    models: list[str] = Field(min_length=1, description="names of MODELS that are guided; P4 is of the first")
+    source: MapSource
+    evidence: Literal["real", "fake"]
+    alpha: float
+    start: float
+    controls: list[Control] = Field(min_length=1, description="of the first model, in the map's place")
+    other_sources: list[MapSource] = Field(description="of the first model, in the place of source")
+    other_alphas: list[float] = Field(description="likewise")
+    other_starts: list[float] = Field(description="likewise")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in self.models:
+            choose("models", name, MODELS)
+        for name in ("source", "alpha", "start"):
+            if getattr(self, name) in getattr(self, f"other_{name}s"):
+                raise ValueError(f"other_{name}s={getattr(self, f'other_{name}s')} has {name} itself")
+        self.arms()
+        return self
+
+    def arms(self) -> dict[str, Guidance]:
+        """How every arm of the first model is guided, by name; all but the first differ from it in one thing."""
+        own: dict[str, Any] = self.model_dump(include={"source", "evidence", "alpha", "start"})
+        changes: dict[str, dict[str, Any]] = {"guided": {}}
+        changes |= {control: {"control": control} for control in self.controls}
+        changes |= {source: {"source": source} for source in self.other_sources}
+        changes |= {f"alpha {alpha:g}": {"alpha": alpha} for alpha in self.other_alphas}
+        changes |= {f"start {start:g}": {"start": start} for start in self.other_starts}
+        return {name: Guidance(**own | change) for name, change in changes.items()}
+
+
 class Study(ValidatedModel):
     """A profile: which discriminators are trained, and what is asked of them.
 
@@ -123,12 +167,17 @@ class Study(ValidatedModel):
     pruning: PruningStudy
     comparison: ComparisonStudy
     quality: QualityStudy
+    guidance: GuidanceStudy
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_once("seeds", "pairs.seeds", "pruning.arms", "pruning.dose_arms", "pruning.doses")
         self._check_once("comparison.models", "comparison.times", "quality.methods", "quality.layers")
         self._check_once("quality.epochs", "quality.retrained_methods", "quality.retrained_shares")
+        self._check_once(
+            "guidance.models", "guidance.controls", "guidance.other_sources", "guidance.other_alphas"
+        )
+        self._check_once("guidance.other_starts")
         self._check_quality()
         if not set(self.pairs.seeds) <= set(self.seeds):
             raise ValueError(f"pairs.seeds={self.pairs.seeds} must be among seeds={self.seeds}")
@@ -141,6 +190,7 @@ class Study(ValidatedModel):
         self.configs()  # whatever a single training would refuse, refused now
         self.arms()
         self.compared_configs()
+        self.guided_configs()
         return self
 
     def _value(self, name: str) -> Any:  # noqa: ANN401 - of any field
@@ -293,7 +343,9 @@ class Study(ValidatedModel):
 
     def pair_configs(self) -> list[TrainingConfig]:
         """Every training in the regime of the paired comparisons but the pruning experiment's arms."""
-        return [*self.compared_configs(), *self.background_configs()]
+        guided = [config for configs in self.guided_configs().values() for config in configs]
+        every = [*self.compared_configs(), *self.background_configs(), *guided]
+        return list({config.name: config for config in every}.values())
 
     def background_configs(self) -> list[TrainingConfig]:
         """The pairs' DCGANs whose first convolution pads with the background, for the cause of C5."""
@@ -303,6 +355,20 @@ class Study(ValidatedModel):
         """The pairs' DCGANs, then the other models, seed by seed."""
         models = [None, *(MODELS[name].model for name in self.comparison.models)]
         return [self.pair_config(seed, model=model) for model in models for seed in self.pairs.seeds]
+
+    def guided_configs(self) -> dict[str, list[TrainingConfig]]:
+        """The trainings of notebook 7 by arm, a list over seeds; a model comes plain, under its name, then guided."""
+        guidance, arms = self.guidance, self.guidance.arms()
+        models: dict[str, Model | None] = {}
+        for name in guidance.models:
+            plain = MODELS[name].model
+            models[name] = plain
+            for arm, options in arms.items() if name == guidance.models[0] else [("guided", arms["guided"])]:
+                models[f"{name} {arm}"] = Model(**{**dict(plain or PLAIN), "guidance": options})
+        return {
+            arm: [self.pair_config(seed, model=model) for seed in self.pairs.seeds]
+            for arm, model in models.items()
+        }
 
     @property
     def comparison_rows(self) -> list[int]:
