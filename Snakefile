@@ -24,6 +24,7 @@ experiments = {
     "04_diffusion_gans": "comparison",
     "05_explain_dudgan": "comparison",
     "06_which_explanation": "quality",
+    "07_side_information": "guidance",
 }
 
 singles = {run.name: run for run in study.configs()}
@@ -38,6 +39,11 @@ def fields(wildcards):
     """A training's configuration as FIELD=VALUE arguments."""
     values = configs[wildcards.run].model_dump(mode="json", exclude_defaults=True)
     return [f"{name}={json.dumps(value)}" for name, value in values.items()]
+
+
+def plain(run):
+    """The mark of the training that a guided one shares its beginning with; none of a plain one."""
+    return [f"runs/{profile}/{run.unguided.name}.scored"] if run.parts.guidance else []
 
 
 def concerning(values, notebook):
@@ -58,6 +64,8 @@ def needed(notebook):
         return [*(f"{arm}.scored" for arm in scorers), *baselines, *measured]
     if notebook.startswith("06"):
         return [f"seed{seed}.assessed" for seed in study.seeds]
+    if notebook.startswith("07"):
+        return [f"{run.name}.scored" for runs in study.guided_configs().values() for run in runs]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
@@ -131,9 +139,11 @@ rule assess:
 
 
 rule evaluate:
-    # one of the pairs: trained here too
+    # one of the pairs: trained here too, a guided one from where it leaves the plain training
     wildcard_constraints:
         run="|".join(pairs) or "none",
+    input:
+        lambda wildcards: plain(pairs[wildcards.run]),
     output:
         touch(f"runs/{profile}/{{run}}.scored"),
     params:

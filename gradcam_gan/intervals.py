@@ -7,7 +7,7 @@ networks trained anew (there are few: Student's t, of which the bootstrap's is t
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -180,14 +180,14 @@ def paired_values(table: pd.DataFrame, key: str, group: str, to: str, metric: st
 
 
 def paired_differences(
-    table: pd.DataFrame, key: str, pairs: Mapping[str, str], metrics: Sequence[str]
+    table: pd.DataFrame, key: str, pairs: Iterable[tuple[str, str]], metrics: Sequence[str]
 ) -> pd.DataFrame:
     """Groups minus other groups, paired by seed, in several metrics.
 
     Args:
         table: a row per group and seed: columns ``key``, ``seed`` and the metrics.
         key: the column that names the group.
-        pairs: to each group the one to subtract; a pair is left out where the table lacks one of both.
+        pairs: groups, each with the one to subtract; a pair is left out where the table lacks one of both.
         metrics: columns; one is left out where no seed has it in both groups.
 
     Returns:
@@ -195,7 +195,7 @@ def paired_differences(
         ``student_interval`` (NaN bounds for one seed).
     """
     rows = []
-    for (group, to), metric in product(pairs.items(), metrics):
+    for (group, to), metric in product(pairs, metrics):
         found = student_interval(paired_values(table, key, group, to, metric))
         if found.n:
             bounds = {"estimate": found.estimate, "low": found.low, "high": found.high, "n": found.n}

@@ -233,7 +233,7 @@ class TestPairedDifferences:
     def test_by_hand(self):
         """-1, -2, 1, -4 over all seeds; -4, -3 over seeds 1 and 3."""
         pairs = {"new": "old", "late": "old", "old": "absent", "absent": "old"}
-        found = paired_differences(self.table(), "group", pairs, ["fid", "recall"])
+        found = paired_differences(self.table(), "group", pairs.items(), ["fid", "recall"])
         assert list(found) == ["group", "to", "metric", "estimate", "low", "high", "n"]
         expected = student_interval([-1, -2, 1, -4])
         assert found.loc[0].tolist() == ["new", "old", "fid", -1.5, expected.low, expected.high, 4]
@@ -254,13 +254,13 @@ class TestPairedDifferences:
         table = pd.concat([old, old.assign(group="more", fid=old["fid"] + 2)]).sample(
             frac=1, random_state=shuffle
         )
-        (row,) = paired_differences(table, "group", {"more": "old"}, ["fid"]).to_dict("records")
+        (row,) = paired_differences(table, "group", [("more", "old")], ["fid"]).to_dict("records")
         assert (row["estimate"], row["low"], row["high"]) == (2, 2, 2)
 
     def test_one_pair_has_no_bounds_and_none_no_row(self):
         table = self.table().query("group != 'late' or seed == 1")
-        (row,) = paired_differences(table, "group", {"late": "old"}, ["fid"]).to_dict("records")
+        (row,) = paired_differences(table, "group", [("late", "old")], ["fid"]).to_dict("records")
         assert (row["estimate"], row["n"]) == (-4, 1)
         assert math.isnan(row["low"])
         apart = table.query("group == 'late' or seed != 1")
-        assert paired_differences(apart, "group", {"late": "old"}, ["fid"]).empty
+        assert paired_differences(apart, "group", [("late", "old")], ["fid"]).empty

@@ -4,7 +4,7 @@ All models are trained on the same images, as many of them, and get the same sco
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -145,15 +145,24 @@ def paired(networks: pd.DataFrame, model: str, to: str, metric: str = "log_fid")
     return paired_values(networks, "model", model, to, metric).tolist()
 
 
-def compare_models(networks: pd.DataFrame) -> pd.DataFrame:
+def compare_models(
+    networks: pd.DataFrame, pairs: Sequence[tuple[str, str]] | None = None, metrics: Iterable[str] = METRICS
+) -> pd.DataFrame:
     """Each model of ``network_scores`` minus the one that it is compared with, paired by seed.
 
+    Args:
+        networks: a row per model and seed.
+        pairs: models, each with the one to subtract; None: ``compared_with``.
+        metrics: columns of ``networks``.
+
     Returns:
-        A row per model and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (Student's t over
+        A row per pair and metric: ``model``, ``to``, ``metric``, ``estimate``, ``low``, ``high`` (Student's t over
         networks, 95 %; NaN below two), ``sd`` of the differences, ``p`` (exact sign flip) and ``n`` (pairs). A metric
         that one of the two does not have is left out.
     """
-    found = paired_differences(networks, "model", compared_with(networks["model"]), list(METRICS))
+    if pairs is None:
+        pairs = list(compared_with(networks["model"]).items())
+    found = paired_differences(networks, "model", pairs, list(metrics))
     keys = found[["model", "to", "metric"]].itertuples(index=False, name=None)
     singles = [pd.Series(paired(networks, *key), dtype=float) for key in keys]
     spread, p = [one.std() for one in singles], [sign_flip(one) for one in singles]
@@ -287,7 +296,9 @@ def score_chart(networks: pd.DataFrame) -> Figure:
     return figure
 
 
-def difference_chart(compared: pd.DataFrame, networks: pd.DataFrame) -> Figure:
+def difference_chart(
+    compared: pd.DataFrame, networks: pd.DataFrame, metrics: Mapping[str, str] = METRICS
+) -> Figure:
     """Models minus the one they are compared with: a tick a network, a mark the mean, its interval, the spread.
 
     Grey is where log FID counts as equal.
@@ -295,17 +306,19 @@ def difference_chart(compared: pd.DataFrame, networks: pd.DataFrame) -> Figure:
     Args:
         compared: rows of ``compare_models``.
         networks: rows of ``network_scores``.
+        metrics: the panels' labels, by column.
     """
     pairs = list(dict.fromkeys(zip(compared["model"], compared["to"], strict=True)))
     with plt.rc_context(STYLE):
         names = [f"{model}\n− {to}" for model, to in pairs]
-        figure, panels = _metric_panels(names, 0.34 * len(pairs) + 0.7)
+        figure, panels = _metric_panels(names, 0.34 * len(pairs) + 0.7, metrics)
         panels[0].axvspan(-EQUAL, EQUAL, color="0.9", lw=0)
-        for axes, metric in zip(panels, METRICS, strict=True):
+        for axes, metric in zip(panels, metrics, strict=True):
             axes.axvline(0, color="0.4", lw=0.8)
-            axes.set_xlabel(f"Δ {METRICS[metric]}")
+            axes.set_xlabel(f"Δ {metrics[metric]}")
             for place, (model, to) in enumerate(pairs):
-                row = compared[(compared["model"] == model) & (compared["metric"] == metric)]
+                rows = compared[compared["metric"] == metric]
+                row = rows[(rows["model"] == model) & (rows["to"] == to)]
                 if len(row):
                     network_ticks(axes, pd.Series(paired(networks, model, to, metric)), place)
                     intervals(axes, row, [place], fmt="o", color=_colour(model))
@@ -318,20 +331,22 @@ def difference_chart(compared: pd.DataFrame, networks: pd.DataFrame) -> Figure:
     return figure
 
 
-def _metric_panels(names: Sequence[str], height: float) -> tuple[Figure, Sequence[Axes]]:
+def _metric_panels(
+    names: Sequence[str], height: float, metrics: Mapping[str, str] = METRICS
+) -> tuple[Figure, Sequence[Axes]]:
     """Empty axes, one a metric, that share rows of these names, the first at the top."""
-    figure, panels = plt.subplots(1, len(METRICS), figsize=(PAGE, height), sharey=True)
+    figure, panels = plt.subplots(1, len(metrics), figsize=(PAGE, height), sharey=True)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    for axes, label in zip(panels, METRICS.values(), strict=True):
+    for axes, label in zip(panels, metrics.values(), strict=True):
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel(label)
     return figure, panels
 
 
 def _colour(model: str) -> str:
-    """The same in every chart."""
-    return f"C{list(MODELS).index(model)}"
+    """The same in every chart; a guided model has that of the model."""
+    return f"C{list(MODELS).index(model.split()[0])}"
 
 
 def progress_chart(scores: pd.DataFrame) -> Figure:

@@ -32,7 +32,7 @@ from gradcam_gan.validation import choose
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
 OF_SINGLE_NETWORKS = ("00", "01", "02")  # notebooks that need no pairs
-CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P4")
 POLL_SECONDS = 0.5
 LIVE = "live"  # the tag of cells that need a kernel
 
