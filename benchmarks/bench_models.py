@@ -3,9 +3,13 @@
 from statistics import median
 
 from benchmarks.bench_training import BATCH, measure, parsed
-from gradcam_gan.models.options import MODELS
+from gradcam_gan.models.options import MODELS, Guidance, Model
 
 WIDTH = 16
+GUIDED = {
+    f"guided, {source}": Model(conditional=False, guidance=Guidance(source=source, start=0))
+    for source in ("gradcam", "hirescam", "gradient", "gradient-x-input")
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"models: one step on {BATCH} images of 64x64 at width {WIDTH}, CPU, {options.threads} threads\n")
     header = ("model", f"images/{'CPU s' if options.cpu_time else 's'}", "vs dcgan", "peak MiB")
     print("  ".join(f"{title:>18}" for title in header))
-    models = tuple(name for name, known in MODELS.items() if not known.variant)
+    models = {name: known.model for name, known in MODELS.items() if not known.variant} | GUIDED
     peaks, seconds = measure(WIDTH, options.rounds, options.threads, options.cpu_time, models)
     for name in models:
         ratio = median(a / b for a, b in zip(seconds["dcgan"], seconds[name], strict=True))

@@ -7,7 +7,7 @@ median over rounds is shown. On a machine that others use, ``--threads 1 --cpu-t
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradcam_gan.models.dcgan import LATENT_SIZE, Discriminator, Generator
-from gradcam_gan.models.options import MODELS
+from gradcam_gan.models.options import Model
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.devices import keep_freed_memory, resolve_precision
 from gradcam_gan.training.objective import Objective
@@ -62,25 +62,28 @@ def plain_step(width: int) -> Step:
     return step
 
 
-def own_step(name: str, width: int) -> Step:
-    """A step of one of ``MODELS`` in precision auto, or of the DCGAN in the precision named; labels bound."""
-    model = MODELS[name].model if name in MODELS else None
+def own_step(width: int, precision: str, model: Model | None) -> Step:
+    """A step of a model, with labels bound."""
     cpu, labels = torch.device("cpu"), torch.arange(BATCH) % CLASSES
-    precision = resolve_precision("auto" if name in MODELS else name, cpu)
+    precision = resolve_precision(precision, cpu)
     keep_freed_memory()
     objective = Objective(TrainingConfig(width=width, model=model), 1, CLASSES, 100_000, cpu, precision)
     return lambda real, latents: objective.step(real, latents, labels, labels)
 
 
-def start(name: str, width: int, threads: int) -> float:
-    """Make the worker's contender and warm it up; MiB that this adds to the peak of the idle process."""
+def start(name: str, model: Model | None, width: int, threads: int) -> float:
+    """Make the worker's contender and warm it up; MiB that this adds to the peak of the idle process.
+
+    One of ``CONTENDERS`` is the DCGAN; any other name is a model, in precision auto.
+    """
     global _step
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     # getrusage's peak is no use: it starts at that of the parent process and includes the imports'
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak to what is held now
     before = peak_resident()
-    _step = plain_step(width) if name == "plain" else own_step(name, width)
+    precision = name if name in CONTENDERS else "auto"
+    _step = plain_step(width) if name == "plain" else own_step(width, precision, model)
     seconds_per_step(3, cpu_time=False)
     return peak_resident() - before
 
@@ -102,13 +105,14 @@ def peak_resident() -> float:
 
 
 def measure(
-    width: int, rounds: int, threads: int, cpu_time: bool, contenders: Sequence[str] = CONTENDERS
+    width: int, rounds: int, threads: int, cpu_time: bool, contenders: Mapping[str, Model | None]
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Peak memory of each contender, MiB, and its seconds a step, one number a round."""
     workers = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in contenders}
     try:
         peaks = {
-            name: worker.submit(start, name, width, threads).result() for name, worker in workers.items()
+            name: worker.submit(start, name, contenders[name], width, threads).result()
+            for name, worker in workers.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in workers}
         for _ in range(rounds):
@@ -144,7 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     header = ("width", "training", f"images/{'CPU s' if options.cpu_time else 's'}", "vs plain", "peak MiB")
     print("  ".join(f"{title:>14}" for title in header))
     for width in STEPS:
-        peaks, seconds = measure(width, options.rounds, options.threads, options.cpu_time)
+        peaks, seconds = measure(
+            width, options.rounds, options.threads, options.cpu_time, dict.fromkeys(CONTENDERS)
+        )
         for name in CONTENDERS:
             ratio = median(a / b for a, b in zip(seconds["plain"], seconds[name], strict=True))
             rate = BATCH / median(seconds[name])

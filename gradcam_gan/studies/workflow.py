@@ -31,7 +31,6 @@ from gradcam_gan.validation import choose
 
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
-OF_SINGLE_NETWORKS = ("00", "01", "02")  # notebooks that need no pairs
 CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P4")
 POLL_SECONDS = 0.5
 LIVE = "live"  # the tag of cells that need a kernel
@@ -126,7 +125,7 @@ def make_figures(
         changes: parameters of the study by name, as for ``Study.load``.
         only: the number or name of one notebook, such as ``02``; None: all.
         folder: where the figures go; None: the profile's own.
-        complete: train nothing: only those networks that are there (``complete_seeds``), and notebooks that have some.
+        complete: train nothing: each notebook of those networks that are there (``complete_seeds``), if any are.
         cores: how many to use; None: all.
         arguments: more arguments for Snakemake; with ``--dry-run`` it speaks for itself.
 
@@ -135,21 +134,36 @@ def make_figures(
         RunError: a job failed; names it, its last words and its log.
     """
     study, chosen = Study.load(profile, **(changes or {})), folder or paths.FIGURES / profile
-    changes = dict(changes or {})
-    if complete:
-        changes |= complete_seeds(study, chosen)
-        study = Study.load(profile, **changes)
     notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
     if only is not None:
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
         notebooks = [name for name in notebooks if only in (name, name[:2])]
-    if complete and not study.pairs.seeds:
-        notebooks = [name for name in notebooks if name[:2] in OF_SINGLE_NETWORKS]
+    if not complete:
+        _run(study, notebooks, changes or {}, folder, cores, arguments)
+        return
+    there = {name: seeds for name in notebooks if (seeds := complete_seeds(study, chosen, name))}
+    if not there:
+        raise InputError(
+            f"nothing of profile {study.profile} is complete for {', '.join(notebooks)}; make figures trains it"
+        )
+    for name, seeds in there.items():
+        _run(study, [name], {**(changes or {}), **seeds}, folder, cores, arguments)
+
+
+def _run(
+    study: Study,
+    notebooks: Sequence[str],
+    changes: Mapping[str, object],
+    folder: Path | None,
+    cores: int | None,
+    arguments: Sequence[str],
+) -> None:
+    """Run these notebooks and what they need. Arguments and errors as for ``make_figures``."""
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # on the command line Snakemake would take numbers for text
     config = {
-        "profile": profile,
+        "profile": study.profile,
         "changes": changes,
         "folder": str(folder.resolve()) if folder else None,
     }
@@ -164,7 +178,7 @@ def make_figures(
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=paths.REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _report(process, log, chosen)
+            _report(process, log, folder or paths.FIGURES / study.profile)
         except KeyboardInterrupt:
             process.wait()  # it got the signal too, and ends its jobs
             raise
@@ -172,27 +186,43 @@ def make_figures(
         raise RunError(f"{_last_words(log)}; Snakemake's own log is {log}")
 
 
-def complete_seeds(study: Study, folder: Path) -> dict[str, list[int]]:
-    """The seeds of a study whose trainings are all there, as changes to its parameters.
+def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[int]]:
+    """The seeds for which all is there that a notebook needs, as changes to a study's parameters.
 
     Args:
         study: with the seeds that are planned.
         folder: of its figures, where networks may have their tables.
+        notebook: its name.
 
-    Raises:
-        InputError: there is none.
+    Returns:
+        ``seeds``, ``pairs.seeds`` or both, by what the notebook needs; empty where there are none.
     """
 
     def done(config: TrainingConfig) -> bool:
         return is_complete(study.runs_dir / config.name)
 
-    seeds = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
-    if not seeds:
-        raise InputError(f"no network of profile {study.profile} is complete; make figures trains them")
-    pairs = set(study.pairs.seeds) & set(seeds)
-    pairs -= {config.seed for config in study.pair_configs() if not done(config)}
-    pairs -= {arm.seed for arm in study.arms() if not (study.runs_dir / f"{arm.name}.scored").is_file()}
-    return {"seeds": seeds, "pairs.seeds": sorted(pairs)}
+    def marked(name: str) -> bool:
+        return (study.runs_dir / name).is_file()
+
+    networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
+    compared, number = study.compared_configs(), notebook[:2]
+    pairs = {
+        "03": compared[: len(study.pairs.seeds)],
+        "04": compared,
+        "05": compared,
+        "07": [config for configs in study.guided_configs().values() for config in configs],
+    }.get(number, [*compared[: len(study.pairs.seeds)], *study.background_configs()])
+    paired = set(study.pairs.seeds) - {config.seed for config in pairs if not done(config)}
+    if number in ("04", "05", "07"):
+        return {"pairs.seeds": sorted(paired)} if paired else {}
+    if number == "06":
+        networks = [seed for seed in networks if marked(f"seed{seed}.assessed")]
+    if number == "03":
+        paired -= {arm.seed for arm in study.arms() if not marked(f"{arm.name}.scored")}
+    paired &= set(networks)
+    if not networks or (number == "03" and not paired):
+        return {}
+    return {"seeds": networks, "pairs.seeds": sorted(paired)}
 
 
 def _report(process: "subprocess.Popen[bytes]", log: Path, folder: Path) -> None:

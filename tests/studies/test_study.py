@@ -9,6 +9,7 @@ import yaml
 from helpers import refused
 
 from gradcam_gan.explaining.methods import METHODS
+from gradcam_gan.models.options import MODELS, Model
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import BASELINE_MODEL, PROFILE_VARIABLE, PROFILES, Explanation, Study
 
@@ -118,6 +119,11 @@ def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
         ({"quality.retrained_shares": [1.0]}, "quality.retrained_shares=[1.0] must lie between 0 and 1"),
         ({"quality.retrained_images": 32}, "32 images of either kind, fewer than batch_size=64"),
         ({"quality.retrained_width": 0}, "retrained_width=0"),
+        ({"guidance.alpha": -1}, "guidance: alpha=-1.0"),
+        ({"guidance.source": "lime"}, "guidance: source='lime'"),
+        ({"guidance.start": 1}, "start=1.0"),
+        ({"guidance.other_alphas": [0.2, 1]}, "guidance: other_alphas=[0.2, 1.0] has alpha itself"),
+        ({"guidance.models": ["dcgann"]}, "models='dcgann' is unknown; did you mean 'dcgan'?"),
         ({"profile": "quick"}, "profile is given twice"),
     ],
 )
@@ -136,3 +142,30 @@ def test_explanations_are_the_methods_that_there_are():
 def test_a_study_needs_no_torch():
     code = "import sys; from gradcam_gan import Study; Study.load('smoke').arms(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_guided_arm_differs_from_the_first_in_what_its_name_says_and_plain_ones_are_the_models():
+    study = Study.load(
+        "smoke",
+        **{
+            "guidance.models": ["dcgan", "conditional-dcgan"],
+            "guidance.controls": ["shuffled"],
+            "guidance.other_sources": ["hirescam"],
+            "guidance.other_alphas": [5],
+            "guidance.other_starts": [0],
+        },
+    )
+    arms = {arm: one.model for arm, (one,) in study.guided_configs().items()}
+    own = arms["dcgan guided"].guidance
+    changes = {
+        "dcgan shuffled": {"control": "shuffled"},
+        "dcgan hirescam": {"source": "hirescam"},
+        "dcgan alpha 5": {"alpha": 5.0},
+        "dcgan start 0": {"start": 0.0},
+    }
+    for arm, change in changes.items():
+        assert arms[arm].guidance == own.model_copy(update=change)
+    plain = {name: MODELS[name].model for name in ("dcgan", "conditional-dcgan")}
+    assert {name: arms[name] for name in plain} == plain
+    assert arms["conditional-dcgan guided"] == Model(guidance=own)
+    assert len(arms) == len(changes) + 4
