@@ -67,6 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     publish.add_argument("--profile", default="quick", help="quick or study; default: quick")
 
+    verify = commands.add_parser(
+        "verify", help="make published results again, and compare them value by value"
+    )
+    verify.add_argument("--profile", default="quick", help="quick or study; default: quick")
+    verify.add_argument("--again", type=Path, help="a folder where they have been made again already")
+    verify.add_argument("--train", action="store_true", help="train the study's networks anew, too")
+    verify.add_argument("--cores", type=int, help="default: all")
+
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
@@ -93,6 +101,10 @@ def _run(options: argparse.Namespace) -> str:
 
         publish(Study.load(options.profile))
         return ""
+    if options.command == "verify":
+        from gradcam_gan.studies.verify import report
+
+        return report(options.profile, options.again, options.cores, train=options.train)
     changes = _assignments(options.parameters)
     if options.command in ("measure", "assess"):
         study = Study.load(options.profile, **changes)

@@ -1,44 +1,34 @@
 import re
 
 import pandas as pd
+import pytest
 
-from gradcam_gan.studies import paths
-from gradcam_gan.studies.epoch_heatmaps.rules import RULES, decides_markdown, judge
-from gradcam_gan.studies.epoch_heatmaps.tables import Tables
+from gradcam_gan.studies import ledger, paths, readme
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.workflow import (
-    claims_markdown,
-    figures_markdown,
-    read_claims,
-    recommendation_markdown,
-    with_block,
-)
 
 README = paths.README.read_text()
 
 
-def test_its_tables_are_those_of_the_committed_results():
-    """``make publish`` writes them: verdicts from the study, notebooks and figures from quick's manifests."""
-    folder, planned = paths.FIGURES / "study", Study.load("study").planned
-    current = with_block(README, "claims", claims_markdown(folder, planned))
-    current = with_block(current, "decides", decides_markdown(Tables.published(folder)))
-    current = with_block(current, "recommendation", recommendation_markdown(paths.FIGURES / "quick"))
-    assert with_block(current, "figures", figures_markdown(paths.FIGURES / "quick")) == README
+@pytest.mark.parametrize("profile", ["quick", "study"])
+def test_the_ledger_is_that_of_the_committed_results(profile):
+    """``make publish`` writes it."""
+    folder = paths.FIGURES / profile
+    assert ledger.read(folder) == ledger.collect(folder, Study.load(profile).planned)
+
+
+@pytest.mark.parametrize(("language", "path"), [("en", paths.README), ("ko", paths.README_KO)])
+def test_what_is_generated_is_what_the_ledgers_say(language, path):
+    """``make publish`` writes it: verdicts from the study, notebooks, figures and advice from quick."""
+    text = path.read_text()
+    assert readme.update(language, text) == text
+    for name in ("claims", "decides", "recommendation"):
+        assert readme.with_block(text, name, "") != text
 
 
 def test_its_example_uses_what_is_recommended():
     found = pd.read_csv(paths.FIGURES / "quick/table_recommendation.csv").set_index("among")
     (method,) = re.findall(r'discriminator, images, method="([\w-]+)"', README)
     assert method == found["method"]["all"]
-
-
-def test_its_verdicts_follow_from_the_committed_tables_alone():
-    tables = Tables.published(paths.FIGURES / "study")
-    claims = read_claims(paths.FIGURES / "study").set_index("claim")
-    for name in RULES:
-        claim = judge(name, tables)
-        assert (claim.verdict, claim.effect.n) == (claims["verdict"][name], claims["n"][name])
-        assert claim.sentence == claims["sentence"][name]
 
 
 def test_the_examples_on_ones_own_networks_run(capsys):
@@ -48,7 +38,8 @@ def test_the_examples_on_ones_own_networks_run(capsys):
     assert "focus_lift" in capsys.readouterr().out
 
 
-def test_every_file_it_points_to_is_there():
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+@pytest.mark.parametrize("path", [paths.README, paths.README_KO])
+def test_every_file_it_points_to_is_there(path):
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()) if "://" not in link]
     assert len(links) > 5
     assert [link for link in links if not (paths.REPOSITORY / link).exists()] == []

@@ -9,21 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.intervals import Interval
-from gradcam_gan.studies import paths
-from gradcam_gan.studies.claims import ONE_SIDED, holm
-from gradcam_gan.studies.epoch_heatmaps.rules import decides_markdown
-from gradcam_gan.studies.epoch_heatmaps.tables import Tables
-from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies import ledger, paths, readme
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
-from gradcam_gan.studies.train_dcgan import health_table, name_networks
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
@@ -31,7 +24,6 @@ from gradcam_gan.validation import choose
 
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
-CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P4")
 POLL_SECONDS = 0.5
 LIVE = "live"  # the tag of cells that need a kernel
 
@@ -295,9 +287,9 @@ def store_outputs(executed: Path, notebook: Path) -> None:
 
 
 def publish(study: Study) -> None:
-    """Keep a profile's results in the repository: quick's outputs in the notebooks, seeds' verdicts in the README.
+    """Keep a profile's results in the repository: quick's outputs in the notebooks, and its ledger.
 
-    Either brings the README's table of notebooks and figures up to date.
+    Brings what the READMEs draw from the ledgers up to date.
 
     Args:
         study: a profile whose notebooks have run (``make figures``).
@@ -306,86 +298,12 @@ def publish(study: Study) -> None:
         InputError: nothing of this profile is published, a notebook has not run, or has changed since.
     """
     choose("profile", study.profile, (OUTPUTS_PROFILE, VERDICTS_PROFILE))
-    text = paths.README.read_text()
     if study.profile == OUTPUTS_PROFILE:
         for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
             executed = study.runs_dir / "notebooks" / notebook.name
             if not executed.is_file():
                 raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
             store_outputs(executed, notebook)
-        text = with_block(text, "figures", figures_markdown(study.figures_dir))
-        text = with_block(text, "recommendation", recommendation_markdown(study.figures_dir))
-    else:
-        text = with_block(text, "claims", claims_markdown(study.figures_dir, study.planned))
-        text = with_block(text, "decides", decides_markdown(Tables.published(study.figures_dir)))
-    paths.README.write_text(text)
-
-
-def with_block(text: str, name: str, content: str) -> str:
-    """A text with the part between ``<!-- name: start -->`` and ``<!-- name: end -->`` replaced."""
-    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
-    before, rest = text.split(start)
-    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
-
-
-def recommendation_markdown(folder: Path) -> str:
-    """Which explanation to use, of all and among a layer's maps: the first sentence of each (notebook 6), as a list."""
-    table = pd.read_csv(folder / "table_recommendation.csv")
-    said = [sentence.partition(". Of ")[0].removesuffix(".") for sentence in table["sentence"]]
-    return "\n".join(f"- **Of {among}:** {text}." for among, text in zip(table["among"], said, strict=True))
-
-
-def read_claims(folder: Path) -> pd.DataFrame:
-    """The ledger (``claims.ledger``) of all notebooks of a profile, with the ``notebook`` of each claim.
-
-    ``p_holm`` is Holm's correction over the paper's own claims, C1 to C6, as far as they are there.
-
-    Raises:
-        InputError: there is none.
-    """
-    tables = [
-        pd.read_csv(folder / f"{name}.csv").assign(notebook=notebook)
-        for notebook, manifest in read_manifests(folder).items()
-        for name in manifest["results"]
-        if name.startswith("table_claims")
-    ]
-    if not tables:
-        raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
-    found = pd.concat(tables, ignore_index=True).sort_values("claim", ignore_index=True)
-    paper = found[found["claim"].str.startswith("C")].set_index("claim")["p"]
-    return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
-
-
-def figures_markdown(folder: Path) -> str:
-    """The README's table of notebooks: question and results, from the notebooks' titles and manifests."""
-    lines = ["| notebook | question | figures and tables |", "|---|---|---|"]
-    for name, manifest in read_manifests(folder).items():
-        title = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", 4).cells[0].source.splitlines()[0]
-        question = title.split("·", 1)[1].strip()
-        results = ", ".join(f"`{result}`" for result in manifest["results"])
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {results} |")
-    return "\n".join(lines)
-
-
-def claims_markdown(folder: Path, planned: int) -> str:
-    """A profile's ledger (``read_claims``) as the README's table: a row a claim, with one number; then the networks."""
-    claims = read_claims(folder)
-    lines = ["| claim | verdict | one number, 95 % interval | notebook |", "|---|---|---|---|"]
-    for row in claims.to_dict("records"):
-        effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
-        interim = "" if row["n"] >= planned else f", interim ({int(row['n'])} of {planned})"
-        number = f"{row['quantity']}: {effect}" if row["n"] else f"{row['quantity']}: needs more networks"
-        where = f"[{row['notebook'][:2]}](notebooks/{row['notebook']}.ipynb)"
-        lines.append(
-            f"| {row['claim']}: {row['text']} | **{row['verdict']}**{interim} | {number} | {where} |"
-        )
-    missing = [name for name in CLAIMS if name not in set(claims["claim"])]
-    if missing:
-        lines += ["", f"Not measured yet, its trainings are still to come: {', '.join(missing)}."]
-    held = [row["claim"] for row in claims.to_dict("records") if row["p_holm"] < ONE_SIDED]
-    lines += [
-        "",
-        f"{name_networks(health_table(Tables.published(folder).scores))} Holm's correction over C1 to C6 leaves "
-        f"{', '.join(held) if held else 'none'} at its level.",
-    ]
-    return "\n".join(lines)
+    ledger.write(study.figures_dir, study.planned)
+    for language, path in ((readme.ENGLISH, paths.README), (readme.KOREAN, paths.README_KO)):
+        path.write_text(readme.update(language, path.read_text()))

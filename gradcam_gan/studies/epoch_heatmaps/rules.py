@@ -368,37 +368,39 @@ def knowledge(tables: Tables) -> str:
     )
 
 
-def decides_markdown(tables: Tables) -> str:
-    """What decides the picture, in three generated sentences.
+def deciding(tables: Tables) -> dict[str, tuple[str, Interval]]:
+    """What decides the picture, as numbers over networks: id -> what it is, and its interval.
 
-    Over the epochs 5 to 25, Grad-CAM's evidence for "real", means over networks.
+    Over the epochs 5 to 25, Grad-CAM's evidence for "real", running statistics but where others are named.
     """
     shown = tables.epochs.query("method == 'gradcam' and evidence == 'real' and epoch >= @FIRST")
+    shown = shown[shown["statistics"] == "running"]
     shown = shown.assign(map=(shown["auc_map"] - 0.5).abs(), logit=(shown["auc_logit"] - 0.5).abs())
 
-    def mean(column: str, **where: str) -> Interval:
-        rows = matching(shown, **where)
+    def mean(column: str, layer: str) -> Interval:
+        rows = shown[shown["layer"] == layer]
         return student_interval(rows[column].groupby(rows["seed"]).mean())
 
-    running = {"statistics": "running"}
-    empty = ", ".join(f"{layer} {mean('all_zero', layer=layer, **running)}" for layer in COMPARED_LAYERS)
-    focus = ", ".join(f"{layer} {mean('focus', layer=layer, **running)}" for layer in COMPARED_LAYERS)
-    jumps = {statistics: _jump(tables, replace(PRIMARY, statistics=statistics)) for statistics in STATISTICS}
-    turned = [
-        name
-        for name in RULES
-        if _verdict(name, tables, PRIMARY) != _verdict(name, tables, replace(PRIMARY, statistics="settled"))
-    ]
-    lines = [
-        f"**The layer.** A share of the maps is empty: {empty}; and K, the focus above chance, is {focus}.",
-        f"**BatchNorm's statistics.** From one epoch to the next K moves by {jumps['running']} with the running "
-        f"statistics that a checkpoint holds, and by {jumps['settled']} once they have settled; the verdicts that "
-        f"turn: {', '.join(turned) or 'none'}.",
-        "**Not D's decision alone.** The AUC of real against generated lies "
-        f"{mean('map', layer='conv3', **running)} from 0.5 for the sum of the map, and "
-        f"{mean('logit', layer='conv3', **running)} for D's own logit.",
-    ]
-    return "\n".join(f"- {line}" for line in lines)
+    found = {}
+    for layer in COMPARED_LAYERS:
+        found[f"empty/{layer}"] = (f"share of empty maps at {layer}", mean("all_zero", layer))
+        found[f"focus/{layer}"] = (f"K, the focus above chance, at {layer}", mean("focus", layer))
+    for statistics in STATISTICS:
+        jump = _jump(tables, replace(PRIMARY, statistics=statistics))
+        found[f"jump/{statistics}"] = (
+            f"change of K from one epoch to the next, {statistics} statistics",
+            jump,
+        )
+    for known in ("map", "logit"):
+        name = "the sum of the map" if known == "map" else "D's own logit"
+        found[f"auc/{known}"] = (f"distance from 0.5 of the AUC of {name}", mean(known, PRIMARY.layer))
+    return found
+
+
+def turned_claims(tables: Tables) -> list[str]:
+    """The claims of this notebook whose verdict is another one under settled statistics."""
+    settled = replace(PRIMARY, statistics="settled")
+    return [name for name in RULES if _verdict(name, tables, PRIMARY) != _verdict(name, tables, settled)]
 
 
 def _jump(tables: Tables, reading: Reading) -> Interval:

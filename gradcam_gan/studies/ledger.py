@@ -1,0 +1,191 @@
+"""Every published number of a profile by its id, in one file: ``figures/<profile>/ledger.json``.
+
+The READMEs draw their numbers from it by id, and ``verify`` checks them. Three kinds of entry:
+
+- ``numbers``: what is said in words, each with ``quantity``, ``value``, its 95 % interval ``low`` and ``high`` (null:
+  none), ``n``, ``unit`` (of what n counts), ``tolerance`` and ``runs``;
+- ``claims``: verdict, rule and sentence of each, whose number has the claim's name as its id;
+- ``results``: the tables, of figures too. A number in one is known as ``<result>/<row>/<column>``; it is in the CSV, of
+  which stand here SHA-256, ``rows``, count of ``numbers``, ``runs``, and the columns that hold ``times``, which no two
+  executions share.
+
+``tolerance`` is the largest difference on the platform and with the threads that the number was made with: 0, for
+there every training is the same to the last bit. Elsewhere intervals must overlap.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradcam_gan.errors import InputError
+from gradcam_gan.intervals import Interval
+from gradcam_gan.studies.claims import ONE_SIDED, holm
+from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
+from gradcam_gan.studies.epoch_heatmaps.tables import Tables
+from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies.train_dcgan import health_table
+from gradcam_gan.training import files
+
+NAME = "ledger.json"
+TIMES = ("seconds", "images_per_second", "milliseconds", "milliseconds_low", "milliseconds_high")
+CLAIM = ("text", "rule", "verdict", "sentence", "beside", "notebook")
+
+
+def read_claims(folder: Path) -> pd.DataFrame:
+    """The verdicts (``claims.ledger``) of all notebooks of a profile, with the ``notebook`` of each claim.
+
+    ``p_holm`` is Holm's correction over the paper's own claims, C1 to C6, as far as they are there.
+
+    Raises:
+        InputError: there is none.
+    """
+    tables = [
+        pd.read_csv(folder / f"{name}.csv").assign(notebook=notebook)
+        for notebook, manifest in read_manifests(folder).items()
+        for name in manifest["results"]
+        if name.startswith("table_claims")
+    ]
+    if not tables:
+        raise InputError(f"{folder} has no verdicts (table_claims*.csv); make figures makes them")
+    found = pd.concat(tables, ignore_index=True).sort_values("claim", ignore_index=True)
+    paper = found[found["claim"].str.startswith("C")].set_index("claim")["p"]
+    return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
+
+
+def collect(folder: Path, planned: int) -> dict[str, Any]:
+    """The ledger of a folder of figures, as JSON values.
+
+    Args:
+        folder: of a profile.
+        planned: how many networks the profile plans.
+
+    Raises:
+        InputError: it has no verdicts.
+    """
+    manifests, claims = read_manifests(folder), read_claims(folder)
+    runs = {
+        name: entry["runs"] for manifest in manifests.values() for name, entry in manifest["results"].items()
+    }
+    of_claim = {
+        row["claim"]: runs[name]
+        for name in runs
+        if name.startswith("table_claims")
+        for row in pd.read_csv(folder / f"{name}.csv").to_dict("records")
+    }
+    numbers = {
+        row["claim"]: _number(
+            row["quantity"],
+            Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"]),
+            of_claim[row["claim"]],
+        )
+        for row in claims.to_dict("records")
+    }
+    tables = Tables.published(folder)
+    names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
+    numbers |= {id_: _number(quantity, found, names) for id_, (quantity, found) in deciding(tables).items()}
+    numbers |= dict(_of_explanations(folder, runs))
+    health = health_table(tables.scores)
+    return _without_nan(
+        {
+            "profile": folder.name,
+            "planned": planned,
+            "numbers": numbers,
+            "claims": claims.set_index("claim")[list(CLAIM)].to_dict("index"),
+            "holds_after_holm": claims.loc[claims["p_holm"] < ONE_SIDED, "claim"].tolist(),
+            "turned_when_settled": turned_claims(tables),
+            "networks": {
+                "healthy": health.loc[health["healthy"], "seed"].tolist(),
+                "unhealthy": health.loc[~health["healthy"], "seed"].tolist(),
+            },
+            "recommended": _recommended(folder),
+            "results": {
+                name: {"notebook": notebook, **_result(folder / f"{name}.csv"), "runs": entry["runs"]}
+                for notebook, manifest in manifests.items()
+                for name, entry in manifest["results"].items()
+            },
+        }
+    )
+
+
+def write(folder: Path, planned: int) -> None:
+    """Put the ledger into its folder. Arguments and errors as for ``collect``."""
+    files.write_json(folder / NAME, collect(folder, planned))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The ledger of a profile's folder.
+
+    Raises:
+        InputError: there is none, or it is none.
+    """
+    try:
+        return json.loads((folder / NAME).read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{folder / NAME} is missing or is no ledger; make publish makes it") from None
+
+
+def interval(ledger: dict[str, Any], id_: str) -> Interval:
+    """A number as an interval, which says itself in words."""
+    number = ledger["numbers"][id_]
+    value, low, high = (math.nan if number[key] is None else number[key] for key in ("value", "low", "high"))
+    return Interval(value, low, high, number["n"], unit=number["unit"])
+
+
+def _number(quantity: str, found: Interval, runs: Sequence[str]) -> dict[str, Any]:
+    return {
+        "quantity": quantity,
+        "value": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "unit": found.unit,
+        "tolerance": 0,
+        "runs": list(runs),
+    }
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """What is said of one CSV."""
+    table = pd.read_csv(path)
+    return {
+        "rows": len(table),
+        "numbers": int(table.select_dtypes("number").size),
+        "times": [name for name in TIMES if name in table],
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def _of_explanations(folder: Path, runs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each method and layer (notebook 6): evidence in the marker, and likeness to the map of other weights."""
+    name = "table_explanations"
+    if name not in runs:
+        return
+    quantities = {
+        "energy": "share of the evidence in the planted marker",
+        "randomised": "rank correlation with the map of the network with other weights",
+    }
+    for row in pd.read_csv(folder / f"{name}.csv").to_dict("records"):
+        for measure, quantity in quantities.items():
+            bounds = (row[f"{measure}_low"], row[f"{measure}_high"])
+            found = Interval(row[measure], *bounds, n=0, unit="values")
+            yield f"{measure}/{row['method']}/{row['layer']}", _number(quantity, found, runs[name])
+
+
+def _recommended(folder: Path) -> list[Any]:
+    """Rows of notebook 6's recommendation; none where it has not run."""
+    path = folder / "table_recommendation.csv"
+    return pd.read_csv(path).to_dict("records") if path.is_file() else []
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """JSON knows no NaN: null in its place."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,264 @@
+"""Are the published numbers what the code makes? They are made again in a fresh folder, and compared value by value.
+
+``make verify`` does that for quick, from nothing, and draws the study's verdicts anew from the tables of its networks;
+``VERIFY=train`` trains the study's networks anew too.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradcam_gan.errors import RunError
+from gradcam_gan.studies import ledger, paths
+from gradcam_gan.studies.epoch_heatmaps.rules import RULES, judge
+from gradcam_gan.studies.epoch_heatmaps.tables import Tables
+from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.training.provenance import provenance
+
+NOT_COPIED = (
+    "runs",
+    "figures",
+    ".git",
+    ".venv",
+    ".snakemake",
+    "*_cache",
+    "__pycache__",
+    ".hypothesis",
+    "MNIST",
+)
+PLATFORM = (
+    "cpu_capability",
+    "machine",
+    "system",
+)  # with torch's version and the threads: equal to the last bit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Published numbers beside those made again.
+
+    Attributes:
+        table: a row a result: ``result``, and as ``compare_tables``.
+        problems: what else is wrong, a line each.
+        exact: whether values had to be equal; else intervals had to overlap.
+    """
+
+    table: pd.DataFrame
+    problems: list[str]
+    exact: bool
+
+    @property
+    def holds(self) -> bool:
+        """Whether all that was compared is reproduced."""
+        return not self.problems and bool((self.table["reproduced"] == self.table["compared"]).all())
+
+    def certificate(self, minutes: float) -> str:
+        """One line: how many values are reproduced, how long it took, and on what."""
+        counts, here = self.table[["reproduced", "compared", "values"]].sum(), provenance()
+        version = ".".join(torch.__version__.split(".")[:2])
+        rest = counts["values"] - counts["compared"]
+        without = f" ({rest:,} without an interval not compared)" if rest else ""
+        how = "to the last digit" if self.exact else "by overlapping intervals"
+        return (
+            f"{counts['reproduced']:,} of {counts['compared']:,} values reproduced {how}{without}; "
+            f"{minutes:.0f} min, torch {version}, {here['cpu_capability']}"
+        )
+
+
+def verify(profile: str, again: Path | None = None, cores: int | None = None) -> Comparison:
+    """Make a profile's results again from nothing, and compare them with those published.
+
+    Args:
+        profile: whose results are published.
+        again: a folder where they have been made again already; None: make them now, under ``runs/verify``.
+        cores: how many to use; None: all.
+
+    Raises:
+        InputError: the profile has no ledger.
+        RunError: they could not be made.
+    """
+    published = paths.FIGURES / profile
+    ledger.read(published)  # said before the work
+    if again is None:
+        again = _made_again(profile, cores)
+    return compare(published, again)
+
+
+def _made_again(profile: str, cores: int | None) -> Path:
+    """The results of a copy of this checkout that has no runs and no figures."""
+    copy = paths.RUNS / "verify" / profile
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(paths.REPOSITORY, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    if (paths.DATA / "MNIST").is_dir():
+        (copy / "data" / "MNIST").symlink_to((paths.DATA / "MNIST").resolve())
+    command = [sys.executable, "-m", "gradcam_gan", "figures", "--profile", profile]
+    command += ["--cores", str(cores)] if cores else []
+    # the copy's package before the installed one, in notebooks too
+    done = subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=False)
+    if done.returncode:
+        raise RunError(f"the results could not be made again; {copy} has what there is")
+    return copy / "figures" / profile
+
+
+def compare(published: Path, again: Path) -> Comparison:
+    """Published results with those made again, value by value; times are left out.
+
+    Where platform, torch's version and threads are the same, values must be equal; else their intervals must overlap,
+    and values without one are not compared.
+
+    Args:
+        published: a folder of figures with its ledger.
+        again: a folder of figures.
+
+    Raises:
+        InputError: the published folder has no ledger.
+    """
+    found = ledger.read(published)
+    manifests = read_manifests(published), read_manifests(again)
+    exact = all(_same_platform(manifest, manifests[1].get(name)) for name, manifest in manifests[0].items())
+    rows, problems = [], _contradictions(published, found)
+    for name, entry in found["results"].items():
+        path = again / f"{name}.csv"
+        if not path.is_file():
+            problems.append(f"{name}: not made again")
+            continue
+        tables = pd.read_csv(published / f"{name}.csv"), pd.read_csv(path)
+        rows.append({"result": name, **compare_tables(*tables, entry["times"], exact=exact)})
+    columns = ["result", "values", "compared", "reproduced", "first"]
+    return Comparison(pd.DataFrame(rows, columns=columns), problems, exact)
+
+
+def compare_tables(
+    one: pd.DataFrame, other: pd.DataFrame, times: Sequence[str], *, exact: bool
+) -> dict[str, Any]:
+    """Two tables, cell by cell.
+
+    Args:
+        one: as published.
+        other: made again.
+        times: columns to leave out.
+        exact: whether cells must be equal; else intervals must overlap, and all else is not compared.
+
+    Returns:
+        ``values``: how many there are; ``compared``; ``reproduced``; ``first``, the first that differs, in words.
+    """
+    one, other = (table.drop(columns=list(times), errors="ignore") for table in (one, other))
+    if list(one) != list(other) or len(one) != len(other):
+        first = (
+            f"{len(one)} x {one.shape[1]} published, {len(other)} x {other.shape[1]} now, or other columns"
+        )
+        return {"values": one.size, "compared": one.size, "reproduced": 0, "first": first}
+    if exact:
+        names = [str(name) for name in one]
+        same = {name: (one[name] == other[name]) | (one[name].isna() & other[name].isna()) for name in names}
+        known = {name: pd.Series(True, one.index) for name in names}
+    else:
+        same, known = {}, {}
+        for estimate, low, high in _intervals(one):
+            bounded = [table[[low, high]].notna().all(axis=1) for table in (one, other)]
+            known[estimate] = bounded[0] & bounded[1]
+            same[estimate] = known[estimate] & (one[low] <= other[high]) & (other[low] <= one[high])
+    wrong = [name for name in same if (known[name] & ~same[name]).any()]
+    first = _difference(one, other, wrong[0], ~known[wrong[0]] | same[wrong[0]]) if wrong else ""
+    return {
+        "values": one.size,
+        "compared": sum(int(column.sum()) for column in known.values()),
+        "reproduced": sum(int((known[name] & same[name]).sum()) for name in known),
+        "first": first,
+    }
+
+
+def _intervals(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Columns that are an estimate with its bounds."""
+    found = [(name, f"{name}_low", f"{name}_high") for name in map(str, table)]
+    return [one for one in [("estimate", "low", "high"), *found] if set(one) <= set(table)]
+
+
+def _difference(one: pd.DataFrame, other: pd.DataFrame, column: str, same: Any) -> str:  # noqa: ANN401
+    """The first value of a column that differs, by its id's end, in words."""
+    row = int(np.argmin(same.to_numpy()))
+    return f"{row}/{column}: {one[column].iloc[row]} published, {other[column].iloc[row]} now"
+
+
+def _same_platform(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
+    """Whether two manifests come from machines on which all bits are the same."""
+
+    def identity(manifest: dict[str, Any]) -> list[Any]:
+        own = [manifest[key] for key in PLATFORM]
+        return [*own, manifest["packages"]["torch"], manifest["parameters"]["threads"]]
+
+    return other is not None and identity(one) == identity(other)
+
+
+def _contradictions(published: Path, found: dict[str, Any]) -> list[str]:
+    """Where the ledger does not say what the published files say."""
+    problems = []
+    for name, entry in found["results"].items():
+        path = published / f"{name}.csv"
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            problems.append(f"{name}.csv is not the file that the ledger names")
+    if problems:
+        return problems
+    now = ledger.collect(published, found["planned"])
+    return [
+        f"{id_}: the ledger says {number['value']}, the tables {now['numbers'].get(id_, {}).get('value')}"
+        for id_, number in found["numbers"].items()
+        if now["numbers"].get(id_) != number
+    ]
+
+
+def verify_verdicts(profile: str) -> list[str]:
+    """Draw the verdicts of notebook 2 anew from the tables of a profile's networks; what differs, a line each.
+
+    Raises:
+        InputError: the profile has no ledger or no tables.
+    """
+    published = paths.FIGURES / profile
+    found, tables = ledger.read(published), Tables.published(published)
+    problems = _contradictions(published, found)
+    for name in RULES:
+        claim = judge(name, tables)
+        stored = found["claims"].get(name)
+        if stored is None or (claim.verdict, claim.sentence) != (stored["verdict"], stored["sentence"]):
+            problems.append(f"{name}: {claim.verdict} by the tables: {claim.sentence}")
+    return problems
+
+
+def report(profile: str, again: Path | None, cores: int | None, *, train: bool) -> str:
+    """``make verify`` of one profile, in words.
+
+    Args:
+        profile: whose results.
+        again: as for ``verify``.
+        cores: as for ``verify``.
+        train: whether to train the study's networks anew, too.
+
+    Raises:
+        RunError: something is not reproduced; names it.
+    """
+    start = time.monotonic()
+    if profile == "study" and not train and again is None:
+        if problems := verify_verdicts(profile):
+            raise RunError(f"{profile} is not reproduced: {'; '.join(problems)}")
+        verdicts = len(RULES)
+        return f"{profile}: {verdicts} of {verdicts} verdicts follow from the tables of its networks"
+    found = verify(profile, again, cores)
+    wrong = found.table[found.table["reproduced"] < found.table["compared"]]
+    said = wrong.drop(columns="values").to_string(index=False) if len(wrong) else ""
+    lines = [*found.problems, said, f"{profile}: {found.certificate((time.monotonic() - start) / 60)}"]
+    text = "\n".join(line for line in lines if line)
+    if not found.holds:
+        raise RunError(f"{profile} is not reproduced\n{text}")
+    return text
