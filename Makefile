@@ -8,6 +8,7 @@
 #   ONLY            one notebook's figures, e.g. ONLY=02
 #   FOLDER          where the figures go instead of figures/PROFILE, to compare them with the published ones
 #   COMPLETE        1: train nothing, and show what is there: a study's networks take hours, interim results need not wait
+#   VERIFY          train: `make verify` trains the study's networks anew too, which takes days of a core
 #   SNAKEMAKE_ARGS  more arguments for Snakemake, e.g. "--profile profiles/slurm" or "--dry-run"
 #
 # On Linux the default torch of PyPI comes with CUDA (gigabytes). For the CPU-only one:
@@ -20,6 +21,7 @@ SET ?=
 ONLY ?=
 FOLDER ?=
 COMPLETE ?=
+VERIFY ?=
 SNAKEMAKE_ARGS ?=
 
 VENV := .venv
@@ -37,7 +39,7 @@ RUN := PATH="$$PWD/$(VENV)/bin:$$PATH" JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures publish test lab bench setup clean
+.PHONY: help figures publish verify test lab bench setup clean
 
 ifneq ($(filter figures publish,$(MAKECMDGOALS)),)
 ifneq ($(words $(PROFILE))-$(filter $(PROFILES),$(PROFILE)),1-$(PROFILE))
@@ -57,6 +59,10 @@ figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 publish: ## make figures, then keep them: quick's outputs in notebooks/, the study's verdicts in README.md
 	@$(MAKE) --no-print-directory figures
 	@$(RUN) -m gradcam_gan publish --profile $(PROFILE)
+
+verify: setup ## make the published numbers again in a fresh folder, and compare them value by value
+	@$(RUN) -m gradcam_gan verify --profile quick --cores $(CORES)
+	@$(RUN) -m gradcam_gan verify --profile study --cores $(CORES) $(if $(filter train,$(VERIFY)),--train)
 
 test: setup ## lint, types, tests, and every notebook at the smoke profile
 	$(PY) -m ruff check .
