@@ -18,6 +18,7 @@ except GradcamGanError as error:
     raise SystemExit(f"error: {error}")
 figures_dir = Path(folder) if folder else study.figures_dir.relative_to(paths.REPOSITORY)
 notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
+LAST = "99_claims"  # draws the others together
 # the experiment that a notebook is about, whose parameters matter to no other
 experiments = {
     "03_prune_70": "pruning",
@@ -55,6 +56,8 @@ def concerning(values, notebook):
 def needed(notebook):
     """The marks of the jobs that a notebook reads the results of."""
     measured = [f"seed{seed}.measured" for seed in unmeasured]
+    if notebook == LAST:
+        return []
     if notebook.startswith("00"):
         return [f"{study.config(study.seeds[0]).name}.trained"]
     if notebook.startswith(("01", "02")):
@@ -195,6 +198,7 @@ for _notebook in notebooks:
             notebook=f"notebooks/{_notebook}.ipynb",
             package=sorted(str(path.relative_to(paths.REPOSITORY)) for path in paths.REPOSITORY.glob("gradcam_gan/**/*.py")),
             runs=[f"runs/{profile}/{mark}" for mark in needed(_notebook)],
+            others=[figures_dir / f"{other}.json" for other in notebooks if other != _notebook] if _notebook == LAST else [],
         output:
             # update: a notebook that fails leaves what it has made
             update(figures_dir / f"{_notebook}.json"),

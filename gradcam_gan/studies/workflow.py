@@ -187,7 +187,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
         notebook: its name.
 
     Returns:
-        ``seeds``, ``pairs.seeds`` or both, by what the notebook needs; empty where there are none.
+        ``seeds``, ``pairs.seeds`` or both, by what the notebook needs; empty where there are none, and of the last
+        notebook, which needs all others.
     """
 
     def done(config: TrainingConfig) -> bool:
@@ -196,6 +197,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
     def marked(name: str) -> bool:
         return (study.runs_dir / name).is_file()
 
+    if notebook[:2] == "99":  # its others would train
+        return {}
     networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
     compared, number = study.compared_configs(), notebook[:2]
     pairs = {
