@@ -24,6 +24,7 @@ experiments = {
     "04_diffusion_gans": "comparison",
     "05_explain_dudgan": "comparison",
     "06_which_explanation": "quality",
+    "08_earlier_experiments": "earlier",
 }
 
 singles = {run.name: run for run in study.configs()}
@@ -58,6 +59,8 @@ def needed(notebook):
         return [*(f"{arm}.scored" for arm in scorers), *baselines, *measured]
     if notebook.startswith("06"):
         return [f"seed{seed}.assessed" for seed in study.seeds]
+    if notebook.startswith("08"):
+        return [f"seed{seed}.earlier" for seed in study.earlier.seeds]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
@@ -127,6 +130,26 @@ rule assess:
         runtime=240,
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
+        " > {log} 2>&1"
+
+
+rule earlier:
+    # a regression network and classifiers of digits, which need no other training
+    output:
+        touch(f"runs/{profile}/seed{{seed}}.earlier"),
+    params:
+        profile=profile,
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "08_earlier_experiments").items()],
+        experiment=[study.data, study.precision, study.earlier.model_dump(mode="json", exclude={"seeds"})],
+    log:
+        f"runs/{profile}/logs/seed{{seed}}.earlier.log",
+    priority: 5
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan earlier {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"
 
 

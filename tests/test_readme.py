@@ -19,8 +19,8 @@ README = paths.README.read_text()
 
 def test_its_tables_are_those_of_the_committed_results():
     """``make publish`` writes them: verdicts from the study, notebooks and figures from quick's manifests."""
-    folder, planned = paths.FIGURES / "study", Study.load("study").planned
-    current = with_block(README, "claims", claims_markdown(folder, planned))
+    folder = paths.FIGURES / "study"
+    current = with_block(README, "claims", claims_markdown(Study.load("study")))
     current = with_block(current, "decides", decides_markdown(Tables.published(folder)))
     current = with_block(current, "recommendation", recommendation_markdown(paths.FIGURES / "quick"))
     assert with_block(current, "figures", figures_markdown(paths.FIGURES / "quick")) == README

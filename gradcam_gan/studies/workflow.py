@@ -32,7 +32,8 @@ from gradcam_gan.validation import choose
 KERNEL = "python3"
 OUTPUTS_PROFILE, VERDICTS_PROFILE = "quick", "study"
 OF_SINGLE_NETWORKS = ("00", "01", "02")  # notebooks that need no pairs
-CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3")
+OF_EARLIER_WORK = ("P5", "P6")  # whose networks have seeds of their own
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P5", "P6")
 POLL_SECONDS = 0.5
 LIVE = "live"  # the tag of cells that need a kernel
 
@@ -286,7 +287,7 @@ def publish(study: Study) -> None:
         text = with_block(text, "figures", figures_markdown(study.figures_dir))
         text = with_block(text, "recommendation", recommendation_markdown(study.figures_dir))
     else:
-        text = with_block(text, "claims", claims_markdown(study.figures_dir, study.planned))
+        text = with_block(text, "claims", claims_markdown(study))
         text = with_block(text, "decides", decides_markdown(Tables.published(study.figures_dir)))
     paths.README.write_text(text)
 
@@ -337,11 +338,13 @@ def figures_markdown(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def claims_markdown(folder: Path, planned: int) -> str:
+def claims_markdown(study: Study) -> str:
     """A profile's ledger (``read_claims``) as the README's table: a row a claim, with one number; then the networks."""
+    folder = study.figures_dir
     claims = read_claims(folder)
     lines = ["| claim | verdict | one number, 95 % interval | notebook |", "|---|---|---|---|"]
     for row in claims.to_dict("records"):
+        planned = study.planned_earlier if row["claim"] in OF_EARLIER_WORK else study.planned
         effect = Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"])
         interim = "" if row["n"] >= planned else f", interim ({int(row['n'])} of {planned})"
         number = f"{row['quantity']}: {effect}" if row["n"] else f"{row['quantity']}: needs more networks"
