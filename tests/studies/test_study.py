@@ -118,6 +118,11 @@ def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
         ({"quality.retrained_shares": [1.0]}, "quality.retrained_shares=[1.0] must lie between 0 and 1"),
         ({"quality.retrained_images": 32}, "32 images of either kind, fewer than batch_size=64"),
         ({"quality.retrained_width": 0}, "retrained_width=0"),
+        ({"earlier.seeds": [1, 1]}, "earlier.seeds=[1, 1] names one of them twice"),
+        ({"earlier.seeds": [-1]}, "earlier: seeds.0=-1"),
+        ({"earlier.few_images": 32}, "earlier: few_images=32"),
+        ({"earlier.few_images": 128}, "few_images=128 must be fewer than many_images=128"),
+        ({"earlier.weight": 0}, "earlier: weight=0"),
         ({"profile": "quick"}, "profile is given twice"),
     ],
 )

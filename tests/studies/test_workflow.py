@@ -334,6 +334,7 @@ class TestSnakefile:
             "evaluate": [f"{config.name}.scored" for config in study.compared_configs()],
             "prune": [f"{arm.name}.scored" for arm in study.arms()],
             "assess": [f"seed{seed}.assessed" for seed in study.seeds],
+            "earlier": [f"seed{seed}.earlier" for seed in study.earlier.seeds],
         }
         for rule, marks in expected.items():
             assert sorted(output for (output,) in jobs.pop(rule)) == sorted(
@@ -363,6 +364,9 @@ class TestSnakefile:
         jobs = planned(repository, {"quality.images": 6})
         assert len(jobs.pop("assess")) == len(Study.load("smoke").seeds)
         assert jobs.keys() == {"figures", "notebook_06_which_explanation"}
+        jobs = planned(repository, {"earlier.weight": 0.25})
+        assert len(jobs.pop("earlier")) == len(Study.load("smoke").earlier.seeds)
+        assert jobs.keys() == {"figures", "notebook_08_earlier_experiments"}
 
     def test_another_folder_is_made_beside_the_published_one(self, repository):
         jobs = planned(repository, folder="elsewhere")
@@ -386,6 +390,9 @@ class TestSnakefile:
             assert _assignments(shlex.split(texts)) == change
         for seed in study.seeds:
             (texts,) = re.findall(rf"gradcam_gan assess {seed} (.*) --profile smoke", text)
+            assert _assignments(shlex.split(texts)) == {"width": 5}
+        for seed in study.earlier.seeds:
+            (texts,) = re.findall(rf"gradcam_gan earlier {seed} (.*) --profile smoke", text)
             assert _assignments(shlex.split(texts)) == {"width": 5}
         texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
         assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [

@@ -109,7 +109,7 @@ class Setting:
     how: DigitTraining
     weight: float
 
-    def first(self, runs_dir: Path) -> tuple[nn.Module, nn.Module]:
+    def networks(self, runs_dir: Path) -> tuple[nn.Module, nn.Module]:
         """The network whose heatmaps are added, and the same with other weights."""
         images = self.training.images
         trained = digit_network(self.how, images, self.training.labels, runs_dir)
@@ -127,7 +127,7 @@ def accuracy_table(setting: Setting, runs_dir: Path) -> pd.DataFrame:
         that nothing was added to.
     """
     training, held_out, seed = setting.training, setting.held_out, setting.how.seed
-    both = setting.first(runs_dir)
+    both = setting.networks(runs_dir)
     shown = variants(*both, training.images, setting.weight, seed)
     tested = variants(*both, held_out.images, setting.weight, HELD_OUT_SEED)
     rows = []

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from gradcam_gan.explaining.cam import evidence_maps, signed_maps
 from gradcam_gan.explaining.measures import digit_mask
-from gradcam_gan.explaining.methods import IMAGE, METHODS
+from gradcam_gan.explaining.methods import IMAGE
 from gradcam_gan.explaining.quality import controls, randomise
 from gradcam_gan.explaining.targets import Target
 from gradcam_gan.studies.earlier_experiments import rules
 from gradcam_gan.studies.earlier_experiments.digit_networks import CONVOLUTION, RECTIFIED, outputs_of
-from gradcam_gan.studies.earlier_experiments.targets import TARGETS, UNITS, gradients
+from gradcam_gan.studies.earlier_experiments.targets import TARGETS, gradients
 from gradcam_gan.studies.panels import Panel
 
 RIDGE = tuple(np.logspace(-1, 3, 9))  # penalties of the linear baseline, of which the best is taken
@@ -36,6 +36,7 @@ MAPS = {
     rules.RECTIFIED: (RECTIFIED, "gradcam"),
     rules.OCCLUSION: (IMAGE, "occlusion"),
 }
+SHORT = (" px", "°")  # units of the targets, in the figure
 SHOWN = (rules.GRADCAM, rules.OCCLUSION)  # in the figure
 
 
@@ -181,23 +182,29 @@ def _spearman(a: Tensor, b: Tensor) -> float:
     return float(stats.spearmanr(a.numpy(), b.numpy()).statistic)
 
 
-def grid_of_maps(network: nn.Module, images: Tensor) -> Panel:
-    """For each target its gradient, Grad-CAM and occlusion, by their magnitude: a column an image.
+def panel_of_maps(network: nn.Module, images: Tensor) -> Panel:
+    """For each target its gradient by place of the layer, Grad-CAM and occlusion, by magnitude: a column an image.
 
     Args:
         network: of targets in the order of ``TARGETS``.
         images: uint8 (K, C, H, W).
+
+    Returns:
+        With ``table``, a row per image, target and map: the target's true ``value``, and ``own`` as of
+        ``agreement_table``.
     """
-    maps, rows = [], []
+    values, places = true_values(images), by_place(digit_mask(images).float()) > 0
+    maps, rows, tables = [], [], []
     for index, target in enumerate(TARGETS):
-        found = regression_maps(network, images, index, SHOWN)
-        shown = {"true gradient": gradients(images, target)} | {MAPS[name][1]: found[name] for name in SHOWN}
-        maps += [evidence_maps(one.abs(), "signed", images.shape[2:]) for one in shown.values()]
-        rows += [f"{target}\n{METHODS[name].label if name in METHODS else name}" for name in shown]
-    values = true_values(images)
+        truth = by_place(gradients(images, target).abs())
+        shown = {"true gradient": truth, **regression_maps(network, images, index, SHOWN)}
+        for name, one in shown.items():
+            rows.append(f"{target}\n{name}")
+            maps.append(evidence_maps(one.abs(), "signed", images.shape[2:]))
+            own = within(by_place(one.abs()), truth, places)
+            keys = {"image": range(len(images)), "target": target, "value": values[:, index], "map": name}
+            tables.append(pd.DataFrame({**keys, "own": own}))
     captions = [
-        "\n".join(f"{value:.1f} {UNITS[target]}" for target, value in zip(TARGETS, own, strict=True))
-        for own in values.tolist()
+        "\n".join(f"{value:.2g}{unit}" for value, unit in zip(own, SHORT, strict=True)) for own in values
     ]
-    table = pd.DataFrame(values.numpy(), columns=list(TARGETS))
-    return Panel(images, torch.stack(maps), rows, captions, table)
+    return Panel(images, torch.stack(maps), rows, captions, pd.concat(tables, ignore_index=True))

@@ -21,7 +21,7 @@ PLANNED = 8  # networks of the study
 # --- P5
 
 NETWORK, LINEAR, MEAN = "network", "linear", "mean"  # what predicts
-GRADCAM, RECTIFIED, OCCLUSION = "gradcam", "gradcam after ReLU", "occlusion"  # maps of the network
+GRADCAM, RECTIFIED, OCCLUSION = "Grad-CAM", "Grad-CAM after ReLU", "occlusion"  # maps of the network
 BLIND = ("image", "edges", "other weights")  # maps that know nothing of what it has learned
 AS_GOOD = 0.1  # of the log of the error
 AS_NEAR = 0.05  # of a rank correlation
