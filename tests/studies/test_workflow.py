@@ -147,7 +147,7 @@ class TestPublish:
         sentences = ["Use this: it is 0.5. Of 3 one passes.", "None is recommended: of 2 none passes."]
         advice = pd.DataFrame({"among": ["all", "maps"], "sentence": sentences})
         advice.to_csv(paths.FIGURES / "quick" / "table_recommendation.csv", index=False)
-        for number, (name, networks) in enumerate([("C1", 12), ("C6", 3), ("P2", 12)]):
+        for number, (name, networks) in enumerate([("C1", 12), ("C6", 3), ("P2", 12), ("P5", 8)]):
             effect = Interval(0.5, 0.4, 0.6, networks, unit="networks")
             claim = Claim(name, "clear", "rule", "partly", "share", effect, "words", p=0.02)
             table = f"table_claims_{number}"
@@ -192,8 +192,9 @@ class TestPublish:
             f"| C1: clear | **partly** | {number}, n=12 networks | [00](notebooks/00_n.ipynb) |",
             f"| C6: clear | **partly**, interim (3 of 12) | {number}, n=3 networks | [01](notebooks/01_n.ipynb) |",
             f"| P2: clear | **partly** | {number}, n=12 networks | [02](notebooks/02_n.ipynb) |",
+            f"| P5: clear | **partly** | {number}, n=8 networks | [03](notebooks/03_n.ipynb) |",
         ]
-        assert "Not measured yet, its trainings are still to come: C2, C3, C4, C5, P3." in claims
+        assert "Not measured yet, its trainings are still to come: C2, C3, C4, C5, P3, P6." in claims
         # 2 * 0.02 is above 0.025: P2 is none of the paper's claims
         assert "leaves none at its level" in claims
         assert "1 of 1 networks trained well" in claims
