@@ -34,7 +34,7 @@ def prediction_chart(truth: Tensor, predicted: Tensor, errors: pd.DataFrame) -> 
         errors: of ``Measured``.
     """
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, 4, figsize=(PAGE, 1.9), width_ratios=[1, 1, 0.9, 0.9])
+        figure, panels = plt.subplots(1, 4, figsize=(PAGE, 2.1), width_ratios=[1, 1, 0.9, 0.9])
         for i, target in enumerate(TARGETS):
             axes, beside = panels[i], panels[2 + i]
             ends = [float(truth[:, i].min()), float(truth[:, i].max())]
@@ -48,7 +48,8 @@ def prediction_chart(truth: Tensor, predicted: Tensor, errors: pd.DataFrame) -> 
                 beside.axhline(height, color="0.93", lw=0.5, zorder=0)
             beside.set_yticks(range(len(MODELS)), list(MODELS.values()))
             beside.tick_params(labelleft=i == 0)
-            beside.set(xlabel=f"error of {target} ({UNITS[target]})", ylim=(len(MODELS) - 0.5, -0.5))
+            beside.set(xlabel=f"error of {target}\n({UNITS[target]})", ylim=(len(MODELS) - 0.5, -0.5))
+            beside.set_title(f"n = {_networks(errors)}")
             beside.set_xlim(0, 1.15 * own["rmse"].max())
     return figure
 
@@ -79,7 +80,9 @@ def agreement_chart(agreement: pd.DataFrame) -> Figure:
         panels[0].plot([], [], "o", color="C1", mfc="white", ms=3, label="other target's gradient")
         panels[0].set_yticks(range(len(MAP_LABELS)), list(MAP_LABELS.values()))
         panels[0].set_ylim(len(MAP_LABELS) - 0.4, -0.6)
-        figure.supxlabel("rank correlation over places with ink", size=8)
+        images = agreement["image"].nunique()
+        said = f"rank correlation over places with ink, {_networks(agreement)}, {images:,} images"
+        figure.supxlabel(said, size=8)
         legend_above(figure, panels[0], 3)
     return figure
 
@@ -103,7 +106,8 @@ def accuracy_chart(accuracies: pd.DataFrame) -> Figure:
             axes.set_title(f"{count:,} training images; plain: {plain:.1f} % right")
         panels[0].set_yticks(range(len(names)), [VARIANT_LABELS[name] for name in names])
         panels[0].set_ylim(len(names) - 0.5, -0.5)
-        figure.supxlabel("accuracy minus that of the plain images (percentage points)", size=8)
+        said = f"accuracy minus that of the plain images (percentage points), {_networks(accuracies)} each"
+        figure.supxlabel(said, size=8)
     return figure
 
 
@@ -121,3 +125,8 @@ def _row(axes: Axes, values: pd.Series, height: float, colour: str) -> None:
     found = pd.DataFrame([columns_of(student_interval(values))])
     intervals(axes, found, [height], fmt="o", color=colour, zorder=3)
     network_ticks(axes, values, height)
+
+
+def _networks(table: pd.DataFrame) -> str:
+    count = table["seed"].nunique()
+    return f"{count} network{'s' if count > 1 else ''}"
