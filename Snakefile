@@ -26,6 +26,7 @@ experiments = {
     "05_explain_dudgan": "comparison",
     "06_which_explanation": "quality",
     "07_side_information": "guidance",
+    "08_earlier_experiments": "earlier",
 }
 
 singles = {run.name: run for run in study.configs()}
@@ -69,6 +70,8 @@ def needed(notebook):
         return [f"seed{seed}.assessed" for seed in study.seeds]
     if notebook.startswith("07"):
         return [f"{run.name}.scored" for runs in study.guided_configs().values() for run in runs]
+    if notebook.startswith("08"):
+        return [f"seed{seed}.earlier" for seed in study.earlier.seeds]
     return [f"{run.name}.scored" for run in study.compared_configs()]
 
 
@@ -138,6 +141,26 @@ rule assess:
         runtime=240,
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
+        " > {log} 2>&1"
+
+
+rule earlier:
+    # a regression network and classifiers of digits, which need no other training
+    output:
+        touch(f"runs/{profile}/seed{{seed}}.earlier"),
+    params:
+        profile=profile,
+        changes=[f"{name}={json.dumps(value)}" for name, value in concerning(changes, "08_earlier_experiments").items()],
+        experiment=[study.data, study.precision, study.earlier.model_dump(mode="json", exclude={"seeds"})],
+    log:
+        f"runs/{profile}/logs/seed{{seed}}.earlier.log",
+    priority: 5
+    threads: study.threads or workflow.cores
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        "OMP_NUM_THREADS={threads} python -m gradcam_gan earlier {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"
 
 

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     assess = commands.add_parser("assess", help="get or make the comparison of explanations of one network")
     assess.add_argument("seed", type=int, help="whose")
 
+    earlier = commands.add_parser("earlier", help="get or make the earlier work's experiments of one seed")
+    earlier.add_argument("seed", type=int, help="one of earlier.seeds")
+
     notebook = commands.add_parser("notebook", help="execute one notebook under a profile")
     notebook.add_argument("notebook", type=Path)
     notebook.add_argument("output", type=Path, help="where the executed copy goes")
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures.add_argument("--cores", type=int, help="default: all")
     figures.add_argument("--snakemake", default="", help="more arguments for Snakemake, in one text")
 
-    for command in (measure, prune, assess, notebook, figures):
+    for command in (measure, prune, assess, earlier, notebook, figures):
         command.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="changes to the profile")
         command.add_argument(
             "--profile", default="quick", help="smoke, quick, study or paper; default: quick"
@@ -117,6 +120,13 @@ def _run(options: argparse.Namespace) -> str:
             from gradcam_gan.studies.which_explanation.tables import assessment
 
             assessment(study, options.seed)
+        return ""
+    if options.command == "earlier":
+        from gradcam_gan.studies.earlier_experiments.tables import measured
+
+        study = Study.load(options.profile, **changes)
+        choose("seed", str(options.seed), map(str, study.earlier.seeds))
+        measured(study, options.seed)
         return ""
     if options.command == "prune":
         return _prune(Study.load(options.profile, **changes), options.arm)

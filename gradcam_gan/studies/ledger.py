@@ -4,7 +4,8 @@ The READMEs draw their numbers from it by id, and ``verify`` checks them. Three 
 
 - ``numbers``: what is said in words, each with ``quantity``, ``value``, its 95 % interval ``low`` and ``high`` (null:
   none), ``n``, ``unit`` (of what n counts), ``tolerance`` and ``runs``;
-- ``claims``: verdict, rule and sentence of each, whose number has the claim's name as its id;
+- ``claims``: verdict, rule and sentence of each, whose number has the claim's name as its id, and how many networks
+  are ``planned``;
 - ``results``: the tables, of figures too. A number in one is known as ``<result>/<row>/<column>``; it is in the CSV, of
   which stand here SHA-256, ``rows``, count of ``numbers``, ``runs``, and the columns that hold ``times``, which no two
   executions share.
@@ -28,12 +29,14 @@ from gradcam_gan.studies.claims import ONE_SIDED, holm
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.train_dcgan import health_table
 from gradcam_gan.training import files
 
 NAME = "ledger.json"
 TIMES = ("seconds", "images_per_second", "milliseconds", "milliseconds_low", "milliseconds_high")
-CLAIM = ("text", "rule", "verdict", "sentence", "beside", "notebook")
+CLAIM = ("text", "rule", "verdict", "sentence", "beside", "notebook", "planned")
+OF_EARLIER_WORK = ("P5", "P6")  # whose networks have seeds of their own
 
 
 def read_claims(folder: Path) -> pd.DataFrame:
@@ -57,12 +60,12 @@ def read_claims(folder: Path) -> pd.DataFrame:
     return found.assign(p_holm=found["claim"].map(holm(dict(zip(paper.index, paper, strict=True)))))
 
 
-def collect(folder: Path, planned: int) -> dict[str, Any]:
+def collect(folder: Path, study: Study) -> dict[str, Any]:
     """The ledger of a folder of figures, as JSON values.
 
     Args:
         folder: of a profile.
-        planned: how many networks the profile plans.
+        study: the profile, which says how many networks are planned.
 
     Raises:
         InputError: it has no verdicts.
@@ -92,10 +95,16 @@ def collect(folder: Path, planned: int) -> dict[str, Any]:
     health = health_table(tables.scores)
     return _without_nan(
         {
-            "profile": folder.name,
-            "planned": planned,
+            "profile": study.profile,
             "numbers": numbers,
-            "claims": claims.set_index("claim")[list(CLAIM)].to_dict("index"),
+            "claims": claims.assign(
+                planned=[
+                    study.planned_earlier if claim in OF_EARLIER_WORK else study.planned
+                    for claim in claims["claim"]
+                ]
+            )
+            .set_index("claim")[list(CLAIM)]
+            .to_dict("index"),
             "holds_after_holm": claims.loc[claims["p_holm"] < ONE_SIDED, "claim"].tolist(),
             "turned_when_settled": turned_claims(tables),
             "networks": {
@@ -112,9 +121,9 @@ def collect(folder: Path, planned: int) -> dict[str, Any]:
     )
 
 
-def write(folder: Path, planned: int) -> None:
+def write(folder: Path, study: Study) -> None:
     """Put the ledger into its folder. Arguments and errors as for ``collect``."""
-    files.write_json(folder / NAME, collect(folder, planned))
+    files.write_json(folder / NAME, collect(folder, study))
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Language = Literal["en", "ko"]
 Ledger = dict[str, Any]
 ENGLISH: Language = "en"
 KOREAN: Language = "ko"
-CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P4")
+CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "P2", "P3", "P4", "P5", "P6")
 VERDICTS_KO = {
     "reproduced": "재현됨",
     "partly": "일부 재현됨",
@@ -51,6 +51,14 @@ CLAIMS_KO = {
         "평균화한 조건부 DCGAN과의 log FID 차이",
     ),
     "P4": ("D의 설명을 부가 정보로 쓰면 생성기가 좋아진다", "일반 학습과의 log FID 차이"),
+    "P5": (
+        "회귀 네트워크를 위한 Grad-CAM",
+        "타깃의 기울기와의 순위 상관: Grad-CAM에서 가장 좋은 대조군을 뺌",
+    ),
+    "P6": (
+        "클래스 활성화 히트맵을 이미지에 더하는 데이터 변환",
+        "정확도의 차이: 히트맵을 더한 것에서 더하지 않은 것을 뺌",
+    ),
 }
 
 
@@ -87,7 +95,7 @@ def claims_markdown(found: Ledger, language: Language = "en") -> str:
     )
     lines = [f"| {heads} |", "|---|---|---|---|"]
     for claim, row in found["claims"].items():
-        n, planned, where = found["numbers"][claim]["n"], found["planned"], row["notebook"]
+        n, planned, where = found["numbers"][claim]["n"], row["planned"], row["notebook"]
         text, quantity = (row["text"], found["numbers"][claim]["quantity"]) if english else CLAIMS_KO[claim]
         verdict = row["verdict"] if english else VERDICTS_KO[row["verdict"]]
         interim = f", interim ({n} of {planned})" if english else f", 중간 결과 ({planned}개 중 {n}개)"

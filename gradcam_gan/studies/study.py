@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -133,6 +133,29 @@ class GuidanceStudy(ValidatedModel):
         return {name: Guidance(**own | change) for name, change in changes.items()}
 
 
+class EarlierStudy(ValidatedModel):
+    """The group's earlier work, of notebook 8: small networks of digits, with seeds of their own."""
+
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
+    # 64: a batch
+    regression_images: int = Field(ge=64, description="training images of the regression")
+    regression_epochs: int = Field(ge=1)
+    explained_images: int = Field(ge=2, description="held-out images whose maps are measured")
+    few_images: int = Field(ge=64, description="training images of the classifiers")
+    few_epochs: int = Field(ge=1)
+    many_images: int = Field(ge=64, description="likewise, in the other setting")
+    many_epochs: int = Field(ge=1)
+    weight: float = Field(gt=0, le=1, description="of the heatmap that is added, on the scale of 0..1")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.few_images >= self.many_images:
+            raise ValueError(
+                f"few_images={self.few_images} must be fewer than many_images={self.many_images}"
+            )
+        return self
+
+
 class Study(ValidatedModel):
     """A profile: which discriminators are trained, and what is asked of them.
 
@@ -168,6 +191,7 @@ class Study(ValidatedModel):
     comparison: ComparisonStudy
     quality: QualityStudy
     guidance: GuidanceStudy
+    earlier: EarlierStudy
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -178,6 +202,7 @@ class Study(ValidatedModel):
             "guidance.models", "guidance.controls", "guidance.other_sources", "guidance.other_alphas"
         )
         self._check_once("guidance.other_starts")
+        self._check_once("earlier.seeds")
         self._check_quality()
         if not set(self.pairs.seeds) <= set(self.seeds):
             raise ValueError(f"pairs.seeds={self.pairs.seeds} must be among seeds={self.seeds}")
@@ -280,6 +305,12 @@ class Study(ValidatedModel):
     def planned(self) -> int:
         """How many networks the profile plans; a study of fewer is an interim one."""
         return len(type(self).load(self.profile).seeds) if self.profile in PROFILES else len(self.seeds)
+
+    @property
+    def planned_earlier(self) -> int:
+        """The same of the earlier work, whose seeds are its own."""
+        stored = type(self).load(self.profile) if self.profile in PROFILES else self
+        return len(stored.earlier.seeds)
 
     def changes(self) -> dict[str, Any]:
         """The values that differ from the profile's files, by dotted name."""

@@ -41,12 +41,13 @@ STYLE: Any = {
 GAP = 2  # white pixels between the pictures of a grid
 
 
-def heatmap_grid(panel: Panel, *, title: str = "") -> Figure:
+def heatmap_grid(panel: Panel, *, title: str = "", unit: str = "evidence") -> Figure:
     """A row of original images, then the heatmaps below each, such as the paper's Figure 1.
 
     Each map is divided by its own maximum, as pytorch-grad-cam shows it, so brightness compares places within a
     map and not one map with another. The digit's outline is drawn over it; a map that is zero everywhere
-    is marked "zero". Where the panel has what the network saw, that shines through, half and half.
+    is marked "zero". Where the panel has what the network saw, that shines through, half and half. ``unit`` is what the
+    maps are of, for the colour bar.
     """
     heat = torch.stack([normalise(maps, "max") for maps in panel.maps])
     coloured = torch.from_numpy(plt.get_cmap(HEAT)(heat.cpu().numpy())[..., :3]).float()
@@ -68,7 +69,7 @@ def heatmap_grid(panel: Panel, *, title: str = "") -> Figure:
             axes.annotate("zero", cell, color="white", ha="center", va="center", size=6)
         place = axes.get_position()
         bar_axes = figure.add_axes((place.x1 + 0.08 / PAGE, place.y0, 0.12 / PAGE, place.height))
-        figure.colorbar(plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label="evidence / maximum")
+        figure.colorbar(plt.cm.ScalarMappable(cmap=HEAT), cax=bar_axes, label=f"{unit} / maximum")
     return figure
 
 
@@ -110,7 +111,7 @@ def picture_grid(
     """
     down, across = (size + GAP for size in pictures.shape[2:4])
     centres = (np.arange(len(rows)) + 0.5) * down - GAP, (np.arange(len(columns)) + 0.5) * across - GAP
-    left = 0.1 + 0.065 * max(map(len, rows))
+    left = 0.1 + 0.065 * max(len(line) for label in rows for line in label.split("\n"))
     lines = max(label.count("\n") + 1 for label in columns) if "".join(columns) else 0
     head = 0.05 + 0.12 * lines + 0.2 * bool(title)
     drawn_width = PAGE - left - right

@@ -24,6 +24,7 @@ from gradcam_gan.studies import ledger, paths
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES, judge
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies.study import Study
 from gradcam_gan.training.provenance import provenance
 
 NOT_COPIED = (
@@ -211,7 +212,7 @@ def _contradictions(published: Path, found: dict[str, Any]) -> list[str]:
             problems.append(f"{name}.csv is not the file that the ledger names")
     if problems:
         return problems
-    now = ledger.collect(published, found["planned"])
+    now = ledger.collect(published, Study.load(found["profile"]))
     return [
         f"{id_}: the ledger says {number['value']}, the tables {now['numbers'].get(id_, {}).get('value')}"
         for id_, number in found["numbers"].items()

@@ -187,8 +187,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
         notebook: its name.
 
     Returns:
-        ``seeds``, ``pairs.seeds`` or both, by what the notebook needs; empty where there are none, and of the last
-        notebook, which needs all others.
+        ``seeds``, ``pairs.seeds``, both, or ``earlier.seeds``, by what the notebook needs; empty where there are none,
+        and of the last notebook, which needs all others.
     """
 
     def done(config: TrainingConfig) -> bool:
@@ -199,6 +199,9 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
 
     if notebook[:2] == "99":  # its others would train
         return {}
+    if notebook[:2] == "08":
+        earlier = [seed for seed in study.earlier.seeds if marked(f"seed{seed}.earlier")]
+        return {"earlier.seeds": earlier} if earlier else {}
     networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
     compared, number = study.compared_configs(), notebook[:2]
     pairs = {
@@ -307,6 +310,6 @@ def publish(study: Study) -> None:
             if not executed.is_file():
                 raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
             store_outputs(executed, notebook)
-    ledger.write(study.figures_dir, study.planned)
+    ledger.write(study.figures_dir, study)
     for language, path in ((readme.ENGLISH, paths.README), (readme.KOREAN, paths.README_KO)):
         path.write_text(readme.update(language, path.read_text()))

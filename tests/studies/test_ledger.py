@@ -64,14 +64,14 @@ class TestLedger:
 
 
 FOUND = {
-    "planned": 12,
     "numbers": {
         "C1": {"quantity": "share", "value": 0.5, "low": 0.4, "high": 0.6, "n": 12, "unit": "networks"},
         "C6": {"quantity": "share", "value": 0.5, "low": 0.4, "high": 0.6, "n": 3, "unit": "pairs"},
         "C3": {"quantity": "share", "value": None, "low": None, "high": None, "n": 0, "unit": "networks"},
     },
     "claims": {
-        name: {"text": "clear", "verdict": "partly", "notebook": "02_n"} for name in ("C1", "C3", "C6")
+        name: {"text": "clear", "verdict": "partly", "notebook": "02_n", "planned": 12}
+        for name in ("C1", "C3", "C6")
     },
     "holds_after_holm": ["C1"],
     "networks": {"healthy": [1], "unhealthy": [2]},

@@ -124,6 +124,11 @@ def test_of_a_notebook_none_means_as_the_profile_says(monkeypatch):
         ({"guidance.start": 1}, "start=1.0"),
         ({"guidance.other_alphas": [0.2, 1]}, "guidance: other_alphas=[0.2, 1.0] has alpha itself"),
         ({"guidance.models": ["dcgann"]}, "models='dcgann' is unknown; did you mean 'dcgan'?"),
+        ({"earlier.seeds": [1, 1]}, "earlier.seeds=[1, 1] names one of them twice"),
+        ({"earlier.seeds": [-1]}, "earlier: seeds.0=-1"),
+        ({"earlier.few_images": 32}, "earlier: few_images=32"),
+        ({"earlier.few_images": 128}, "few_images=128 must be fewer than many_images=128"),
+        ({"earlier.weight": 0}, "earlier: weight=0"),
         ({"profile": "quick"}, "profile is given twice"),
     ],
 )

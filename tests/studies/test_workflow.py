@@ -299,6 +299,7 @@ class TestSnakefile:
             ],
             "prune": [f"{arm.name}.scored" for arm in study.arms()],
             "assess": [f"seed{seed}.assessed" for seed in study.seeds],
+            "earlier": [f"seed{seed}.earlier" for seed in study.earlier.seeds],
         }
         for rule, marks in expected.items():
             assert sorted(output for (output,) in jobs.pop(rule)) == sorted(
@@ -332,6 +333,9 @@ class TestSnakefile:
         jobs = planned(repository, {"quality.images": 6})
         assert len(jobs.pop("assess")) == len(Study.load("smoke").seeds)
         assert jobs.keys() == {"figures", "notebook_06_which_explanation", last}
+        jobs = planned(repository, {"earlier.weight": 0.25})
+        assert len(jobs.pop("earlier")) == len(Study.load("smoke").earlier.seeds)
+        assert jobs.keys() == {"figures", "notebook_08_earlier_experiments", last}
 
     def test_another_folder_is_made_beside_the_published_one(self, repository):
         jobs = planned(repository, folder="elsewhere")
@@ -355,6 +359,9 @@ class TestSnakefile:
             assert _assignments(shlex.split(texts)) == change
         for seed in study.seeds:
             (texts,) = re.findall(rf"gradcam_gan assess {seed} (.*) --profile smoke", text)
+            assert _assignments(shlex.split(texts)) == {"width": 5}
+        for seed in study.earlier.seeds:
+            (texts,) = re.findall(rf"gradcam_gan earlier {seed} (.*) --profile smoke", text)
             assert _assignments(shlex.split(texts)) == {"width": 5}
         texts = re.findall(r"gradcam_gan notebook \S+ \S+ (.*) --profile smoke", text)
         assert sorted(map(len, (_assignments(shlex.split(changes)) for changes in texts))) == [
@@ -456,6 +463,9 @@ class TestCompleteSeeds:
         guided = [config for configs in study.guided_configs().values() for config in configs]
         self.done(study, *(config for config in guided if config not in plain))
         assert found("07") == {"pairs.seeds": [0, 1]}
+        assert found("08") == {}
+        (study.runs_dir / "seed1.earlier").touch()
+        assert found("08") == {"earlier.seeds": [1]}
         (study.runs_dir / "seed2.assessed").touch()
         assert found("06") == {"seeds": [2], "pairs.seeds": []}
         fewer = Study.load("smoke", seeds=[0, 1, 2], probe_images=16)
