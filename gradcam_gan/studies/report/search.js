@@ -10,8 +10,8 @@ function excerpt(text, words) {
   const place = places.length ? Math.min(...places) : 0;
   const [start, end] = [Math.max(0, place - AROUND), place + AROUND];
   // whole words only
-  const before = start > 0 ? text.slice(start, place).replace(/^\S*/, "…") : text.slice(0, place);
-  const after = end < text.length ? text.slice(place, end).replace(/\S*$/, "…") : text.slice(place);
+  const before = start > 0 ? text.slice(start, place).replace(/^\S*\s*/, "…") : text.slice(0, place);
+  const after = end < text.length ? text.slice(place, end).replace(/\s*\S*$/, "…") : text.slice(place);
   return before + after;
 }
 
