@@ -6,7 +6,8 @@
 #   PYTHON          the Python (3.11 to 3.13) to make the environment from
 #   SET             changes to params/PROFILE.yaml, e.g. SET="width=32 seeds=[0]"
 #   ONLY            one notebook's figures, e.g. ONLY=02
-#   FOLDER          where the figures go instead of figures/PROFILE, to compare them with the published ones
+#   FOLDER          where the figures go instead of figures/PROFILE, to compare them with the published ones; or the site
+#                   of `make report`, instead of runs/report
 #   COMPLETE        1: train nothing, and show what is there: a study's networks take hours, interim results need not wait
 #   VERIFY          train: `make verify` trains the study's networks anew too, which takes days of a core
 #   SNAKEMAKE_ARGS  more arguments for Snakemake, e.g. "--profile profiles/slurm" or "--dry-run"
@@ -39,7 +40,7 @@ RUN := PATH="$$PWD/$(VENV)/bin:$$PATH" JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures publish verify test lab bench setup clean
+.PHONY: help figures publish verify test lab report bench setup clean
 
 ifneq ($(filter figures publish,$(MAKECMDGOALS)),)
 ifneq ($(words $(PROFILE))-$(filter $(PROFILES),$(PROFILE)),1-$(PROFILE))
@@ -76,6 +77,11 @@ test: setup ## lint, types, tests, and every notebook at the smoke profile
 
 lab: setup ## open JupyterLab on notebooks/
 	@$(RUN) -m jupyterlab notebooks
+
+# quick is the default of `make figures`; here a profile must be asked for
+report: setup ## render all notebooks to one static site, runs/report/index.html; with PROFILE=, those it executed
+	@$(RUN) -m gradcam_gan report $(if $(filter-out file,$(origin PROFILE)),--profile $(PROFILE)) \
+	    $(if $(FOLDER),--folder $(FOLDER))
 
 bench: setup ## measure the speed of training and of the explanations
 	@$(RUN) -m benchmarks

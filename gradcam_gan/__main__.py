@@ -78,6 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
     verify.add_argument("--train", action="store_true", help="train the study's networks anew, too")
     verify.add_argument("--cores", type=int, help="default: all")
 
+    report = commands.add_parser("report", help="render all notebooks to one static site")
+    report.add_argument("--profile", help="whose executed notebooks; default: the published ones")
+    report.add_argument("--folder", type=Path, help="where the site goes; default: runs/report")
+
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
@@ -108,6 +112,10 @@ def _run(options: argparse.Namespace) -> str:
         from gradcam_gan.studies.verify import report
 
         return report(options.profile, options.again, options.cores, train=options.train)
+    if options.command == "report":
+        from gradcam_gan.studies.report.site import build
+
+        return str(build(options.profile, options.folder))
     changes = _assignments(options.parameters)
     if options.command in ("measure", "assess"):
         study = Study.load(options.profile, **changes)

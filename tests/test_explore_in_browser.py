@@ -16,23 +16,13 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from browser import chromium, complaints_of, needs_browser
 
 from gradcam_gan.studies import paths
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (apt-get install chromium)")
+pytestmark = needs_browser
 
 PATIENCE = 120  # seconds, of a busy machine; an idle one needs a few
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 NOTEBOOK = "00_explore.ipynb"
 NAMED_ROLES = ("button", "slider", "combobox", "tab", "img", "checkbox", "textbox", "spinbutton", "group")
 
@@ -106,17 +96,13 @@ def page(clone, tmp_path):
     """The notebook in JupyterLab; afterwards nothing may have complained in the browser's console."""
     home = tmp_path / "home"
     home.mkdir()
-    complaints = []
-    with jupyter_lab(clone, home) as address, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+    with jupyter_lab(clone, home) as address, chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(1000 * PATIENCE)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        complaints = complaints_of(page)
         page.goto(address)
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
         yield page
-        browser.close()
     assert complaints == []
 
 

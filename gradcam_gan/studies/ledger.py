@@ -88,11 +88,22 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
         )
         for row in claims.to_dict("records")
     }
-    tables = Tables.published(folder)
-    names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
-    numbers |= {id_: _number(quantity, found, names) for id_, (quantity, found) in deciding(tables).items()}
     numbers |= dict(_of_explanations(folder, runs))
-    health = health_table(tables.scores)
+    over_networks: dict[str, Any] = {}
+    if study.planned > 1:
+        tables = Tables.published(folder)
+        names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
+        numbers |= {
+            id_: _number(quantity, found, names) for id_, (quantity, found) in deciding(tables).items()
+        }
+        health = health_table(tables.scores)
+        over_networks = {
+            "turned_when_settled": turned_claims(tables),
+            "networks": {
+                "healthy": health.loc[health["healthy"], "seed"].tolist(),
+                "unhealthy": health.loc[~health["healthy"], "seed"].tolist(),
+            },
+        }
     return _without_nan(
         {
             "profile": study.profile,
@@ -106,11 +117,7 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
             .set_index("claim")[list(CLAIM)]
             .to_dict("index"),
             "holds_after_holm": claims.loc[claims["p_holm"] < ONE_SIDED, "claim"].tolist(),
-            "turned_when_settled": turned_claims(tables),
-            "networks": {
-                "healthy": health.loc[health["healthy"], "seed"].tolist(),
-                "unhealthy": health.loc[~health["healthy"], "seed"].tolist(),
-            },
+            **over_networks,
             "recommended": _recommended(folder),
             "results": {
                 name: {"notebook": notebook, **_result(folder / f"{name}.csv"), "runs": entry["runs"]}

@@ -6,6 +6,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "data"
 PARAMS = REPOSITORY / "params"
 RUNS = REPOSITORY / "runs"
+REPORT = RUNS / "report"
 FIGURES = REPOSITORY / "figures"
 NOTEBOOKS = REPOSITORY / "notebooks"
 README = REPOSITORY / "README.md"

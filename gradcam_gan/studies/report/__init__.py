@@ -1,0 +1,1 @@
+"""All notebooks as one static site that needs no network: what ``make report`` makes."""
