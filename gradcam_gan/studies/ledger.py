@@ -74,21 +74,10 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
     runs = {
         name: entry["runs"] for manifest in manifests.values() for name, entry in manifest["results"].items()
     }
-    of_claim = {
-        row["claim"]: runs[name]
-        for name in runs
-        if name.startswith("table_claims")
-        for row in pd.read_csv(folder / f"{name}.csv").to_dict("records")
-    }
-    numbers = {
-        row["claim"]: _number(
-            row["quantity"],
-            Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"]),
-            of_claim[row["claim"]],
-        )
-        for row in claims.to_dict("records")
-    }
-    numbers |= dict(_of_explanations(folder, runs))
+    numbers = _of_claims(folder, claims, runs) | dict(_of_explanations(folder, runs))
+    planned = [
+        study.planned_earlier if claim in OF_EARLIER_WORK else study.planned for claim in claims["claim"]
+    ]
     over_networks: dict[str, Any] = {}
     if study.planned > 1:
         tables = Tables.published(folder)
@@ -96,26 +85,14 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
         numbers |= {
             id_: _number(quantity, found, names) for id_, (quantity, found) in deciding(tables).items()
         }
-        health = health_table(tables.scores)
-        over_networks = {
-            "turned_when_settled": turned_claims(tables),
-            "networks": {
-                "healthy": health.loc[health["healthy"], "seed"].tolist(),
-                "unhealthy": health.loc[~health["healthy"], "seed"].tolist(),
-            },
-        }
+        well = health_table(tables.scores).groupby("healthy")["seed"].agg(list)
+        over_networks["networks"] = {"healthy": well.get(True, []), "unhealthy": well.get(False, [])}
+        over_networks["turned_when_settled"] = turned_claims(tables)
     return _without_nan(
         {
             "profile": study.profile,
             "numbers": numbers,
-            "claims": claims.assign(
-                planned=[
-                    study.planned_earlier if claim in OF_EARLIER_WORK else study.planned
-                    for claim in claims["claim"]
-                ]
-            )
-            .set_index("claim")[list(CLAIM)]
-            .to_dict("index"),
+            "claims": claims.assign(planned=planned).set_index("claim")[list(CLAIM)].to_dict("index"),
             "holds_after_holm": claims.loc[claims["p_holm"] < ONE_SIDED, "claim"].tolist(),
             **over_networks,
             "recommended": _recommended(folder),
@@ -126,6 +103,24 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
             },
         }
     )
+
+
+def _of_claims(folder: Path, claims: pd.DataFrame, runs: dict[str, Any]) -> dict[str, Any]:
+    """The number of each claim, with the trainings of the table that has its verdict."""
+    of_claim = {
+        claim: runs[name]
+        for name in runs
+        if name.startswith("table_claims")
+        for claim in pd.read_csv(folder / f"{name}.csv")["claim"]
+    }
+    return {
+        row["claim"]: _number(
+            row["quantity"],
+            Interval(row["estimate"], row["low"], row["high"], int(row["n"]), unit=row["unit"]),
+            of_claim[row["claim"]],
+        )
+        for row in claims.to_dict("records")
+    }
 
 
 def write(folder: Path, study: Study) -> None:
