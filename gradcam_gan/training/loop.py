@@ -1,6 +1,5 @@
 """Get or train: one call that loads a complete run, resumes a partial one, or trains an absent one."""
 
-import errno
 import hashlib
 import logging
 import math
@@ -33,7 +32,7 @@ from gradcam_gan.training.devices import (
 )
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.provenance import provenance
-from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, load_run
+from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, fits, load_run, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +136,12 @@ def fixed_latents(count: int, seed: int = 0) -> Tensor:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a folder holds a run that was trained to its end."""
-    manifest = path / "manifest.json"
-    return manifest.is_file() and files.read_json(manifest)["status"] == "complete"
+    """Whether a folder holds a run that was trained to its end.
+
+    Raises:
+        RunError: its manifest is damaged.
+    """
+    return (path / "manifest.json").is_file() and read_manifest(path)["status"] == "complete"
 
 
 @contextmanager
@@ -214,7 +216,7 @@ class _Session:
         }
         if not (self.path / "manifest.json").is_file():
             return here
-        stored = files.read_json(self.path / "manifest.json")
+        stored = read_manifest(self.path)
         if stored["data_sha256"] != here["data_sha256"]:
             raise RunError(
                 f"{self.path} was begun on other images than {self.config.data!r} now holds; "
@@ -232,8 +234,8 @@ class _Session:
         """Bring the run from its newest good checkpoint to its last epoch."""
         try:
             files.remove_leftovers(self.path)
-            files.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
-            files.write_json(self.path / "manifest.json", self.manifest)
+            files.write_json(self.path / "config.json", files.sealed(self.config.model_dump(mode="json")))
+            files.write_json(self.path / "manifest.json", files.sealed(self.manifest))
             done = self._restore()
             self.checkpoints.check_space(self.config.epochs - done)
             step = self._step()
@@ -249,23 +251,22 @@ class _Session:
                 for epoch in range(done + 1, self.config.epochs + 1):
                     self._train_epoch(epoch, step, progress)
             seconds = sum(row["seconds"] for row in self.checkpoints.rows())
-            files.write_json(
-                self.path / "manifest.json", {**self.manifest, "status": "complete", "seconds": seconds}
-            )
+            complete = {**self.manifest, "status": "complete", "seconds": seconds}
+            files.write_json(self.path / "manifest.json", files.sealed(complete))
         except OSError as error:
             good = self.checkpoints.epochs()
-            reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
             raise RunError(
-                f"could not write to {self.path}: {reason}; "
+                f"could not write to {self.path}: {files.reason(error)}; "
                 f"{f'epoch {good[-1]} is safe' if good else 'nothing was saved'}, "
                 "and train() goes on from there once there is room"
-            ) from error
+            ) from None
 
     def _restore(self) -> int:
         """Load the newest checkpoint that can be read; the epochs it has completed."""
         for epoch in reversed(self.checkpoints.epochs()):
             try:
                 checkpoint = self.checkpoints.load(epoch, list(self.objective.networks))
+                self._check(checkpoint)
             except RunError as error:
                 logger.warning("%s; going back one epoch", error)
                 self.checkpoints.delete(epoch)
@@ -281,10 +282,24 @@ class _Session:
         self._save(0, {})
         return 0
 
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint of other tensors before any of it is copied: one of before there were checksums.
+
+        Raises:
+            RunError: it does not fit.
+        """
+        wanted = {name: network.state_dict() for name, network in self.objective.networks.items()}
+        parts = [(checkpoint.networks[name], wanted[name]) for name in wanted]
+        if not all(fits(*part) for part in [*parts, (checkpoint.training_state, self._training_state())]):
+            raise RunError(f"{self.checkpoints.epoch_path(checkpoint.epoch)} is another training's")
+
+    def _training_state(self) -> dict[str, Tensor]:
+        random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}
+        return {**self.objective.state(), **random}
+
     def _save(self, epoch: int, row: dict[str, float]) -> None:
         networks = {name: network.state_dict() for name, network in self.objective.networks.items()}
-        random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}
-        self.checkpoints.save(Checkpoint(epoch, row, networks, {**self.objective.state(), **random}))
+        self.checkpoints.save(Checkpoint(epoch, row, networks, self._training_state()))
         self._write_history()
 
     def _write_history(self) -> None:
