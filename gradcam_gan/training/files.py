@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
@@ -19,6 +21,7 @@ from torch import Tensor
 from gradcam_gan.errors import RunError, one_line
 
 CHECKSUM = "checksum"  # a JSON object's own, in ``sealed``
+TABLE_CHECKSUM = b"# sha256 "  # before that of a table
 DAMAGED = "damaged: its content is not what its checksum says"
 
 
@@ -79,6 +82,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if CHECKSUM in content and content.pop(CHECKSUM) != _digest(content):
         raise RunError(f"{path} is {DAMAGED}")
     return content
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically as CSV below a line ``# sha256 ...``, by which ``read_table`` notices damage."""
+    content = table.to_csv(index=False).encode()
+    write_bytes(path, TABLE_CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of ``write_table``, its numbers bit for bit, or a CSV file of before there were checksums.
+
+    Raises:
+        RunError: the file is missing, is no CSV, or is not what its checksum says.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(TABLE_CHECKSUM):
+            line, _, content = content.partition(b"\n")
+            if line != TABLE_CHECKSUM + hashlib.sha256(content).hexdigest().encode():
+                raise RunError(f"{path} is {DAMAGED}")
+        return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 @contextmanager

@@ -187,8 +187,10 @@ class _Session:
             train_set = prune(train_set, keep)
         self.images = train_set.images.to(device)
         self.held_out = test_set.images[:ACCURACY_IMAGES].to(device)
-        self.manifest = self._manifest(train_set, threads)
-        self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
+        self.held_out_labels = test_set.labels[:ACCURACY_IMAGES]
+        held_out = test_set._replace(images=self.held_out, labels=self.held_out_labels)
+        self.manifest = self._manifest(train_set, held_out, threads)
+        self.labels = train_set.labels.to(device)
         self.classes = len(train_set.class_names)
         total = config.epochs * self.iterations * config.batch_size
         channels, precision = self.images.shape[1], self.manifest["precision"]
@@ -201,7 +203,7 @@ class _Session:
             **self.objective.random(),
         }
 
-    def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
+    def _manifest(self, train_set: ImageSet, held_out: ImageSet, threads: int) -> dict[str, Any]:
         """The manifest of a new run, or the stored one after checking that it can be continued here."""
         here: dict[str, Any] = {
             "status": "partial",
@@ -209,6 +211,7 @@ class _Session:
             "train_images": len(train_set.images),
             "classes": len(train_set.class_names),
             "data_sha256": data_hash(train_set),
+            "held_out_sha256": data_hash(held_out),
             "device": str(self.device),
             "precision": resolve_precision(self.config.precision, self.device),
             "threads": threads,
@@ -217,7 +220,8 @@ class _Session:
         if not (self.path / "manifest.json").is_file():
             return here
         stored = read_manifest(self.path)
-        if stored["data_sha256"] != here["data_sha256"]:
+        # older ones do not have that of the held-out images
+        if any(stored.get(key, here[key]) != here[key] for key in ("data_sha256", "held_out_sha256")):
             raise RunError(
                 f"{self.path} was begun on other images than {self.config.data!r} now holds; "
                 "restore the data or delete that folder"

@@ -198,5 +198,5 @@ def test_the_package_never_unpickles():
     for source in sources:
         for number, line in enumerate(source.read_text().splitlines(), 1):
             found = re.search(unpickling, line)
-            harmless = "weights_only=True" in line or "UnpicklingError" in line
+            harmless = "weights_only=True" in line
             assert not found or harmless, f"{source.name}:{number}: {line.strip()}"
