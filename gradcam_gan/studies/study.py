@@ -184,11 +184,12 @@ class Study(ValidatedModel):
                 a dotted name, ``**{"pruning.tau": 0.5}``.
 
         Raises:
-            InputError: an unknown profile or parameter, or a value that is not allowed.
+            InputError: an unknown profile or parameter, or a value that is not allowed; or there is no checkout.
         """
         if "profile" in changes:
             raise InputError(f"profile is given twice, {profile!r} and {changes['profile']!r}; name it once")
         choose("profile", profile, PROFILES)
+        paths.check_checkout()
         values = _read(paths.PARAMS / "base.yaml")
         for layer in (_read(paths.PARAMS / f"{profile}.yaml"), changes):
             values = _merged(values, layer)

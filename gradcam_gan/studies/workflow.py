@@ -1,5 +1,6 @@
 """Notebooks run headlessly, all of them through Snakemake, and their results published in the repository."""
 
+import json
 import os
 import re
 import subprocess
@@ -388,3 +389,24 @@ def claims_markdown(folder: Path, planned: int) -> str:
         f"{', '.join(held) if held else 'none'} at its level.",
     ]
     return "\n".join(lines)
+
+
+def faults_markdown(path: Path) -> str:
+    """What ``make torture`` counted, as the README's sentence.
+
+    Args:
+        path: the campaigns' counts (``tests/torture``).
+    """
+    found = json.loads(path.read_text())
+    kills, changed, disk = found["kills"], found["mutations"], found["full_disk"]
+    wrong = len(changed["failures"])
+    return (
+        f"`make torture` counted: {kills['kills']:,} kills of small trainings at random moments, "
+        f"{kills['different']} with another end than the uninterrupted one; {changed['mutations']:,} changed files, "
+        f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the identical result, "
+        f"{changed['another']:,} as another value that is allowed where nothing can notice (parameters, and what has no "
+        f"checksum), {wrong} that crashed, hung, ran code or gave another result; the disk full at each of "
+        f"{disk['writes']} writes, {disk['different']} without a clear line or with another end; and "
+        f"{found['two_workflows']['cases']} times two workflows on one folder or a killed one, "
+        f"{found['two_workflows']['different']} with another result."
+    )

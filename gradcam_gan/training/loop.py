@@ -159,7 +159,7 @@ def _exclusive(path: Path) -> Iterator[None]:
             logger.warning("another process is training %s; waiting for it to finish", path)
             lock.acquire()
     except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror}; choose another runs_dir") from None
+        raise InputError(f"cannot write to {path}: {files.reason(error)}; choose another runs_dir") from None
     try:
         yield
     finally:

@@ -12,16 +12,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
-import prdc  # noqa: F401
 import torch
-import torch._dynamo
-import torchmetrics.image.fid
-import torchmetrics.image.kid  # noqa: F401
 
-from gradcam_gan import torchvision_compat  # noqa: F401 - must come before what imports torchvision
 from gradcam_gan.errors import GradcamGanError
+
+# in this order: torchmetrics imports torchvision
+for late in (
+    "torch._dynamo",
+    "gradcam_gan.torchvision_compat",
+    "torchmetrics.image.fid",
+    "torchmetrics.image.kid",
+):
+    import_module(late)
+import_module("prdc")
 
 LONGEST = 60.0  # seconds, of a call that takes one when nothing is wrong
 
