@@ -8,6 +8,7 @@ from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.workflow import (
     claims_markdown,
+    faults_markdown,
     figures_markdown,
     read_claims,
     recommendation_markdown,
@@ -18,11 +19,12 @@ README = paths.README.read_text()
 
 
 def test_its_tables_are_those_of_the_committed_results():
-    """``make publish`` writes them: verdicts from the study, notebooks and figures from quick's manifests."""
+    """``make publish`` writes them, of the study and of quick, and ``make torture`` what it counted."""
     folder, planned = paths.FIGURES / "study", Study.load("study").planned
     current = with_block(README, "claims", claims_markdown(folder, planned))
     current = with_block(current, "decides", decides_markdown(Tables.published(folder)))
     current = with_block(current, "recommendation", recommendation_markdown(paths.FIGURES / "quick"))
+    current = with_block(current, "faults", faults_markdown(paths.FIGURES / "faults.json"))
     assert with_block(current, "figures", figures_markdown(paths.FIGURES / "quick")) == README
 
 

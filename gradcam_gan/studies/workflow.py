@@ -398,15 +398,16 @@ def faults_markdown(path: Path) -> str:
         path: the campaigns' counts (``tests/torture``).
     """
     found = json.loads(path.read_text())
-    kills, changed, disk = found["kills"], found["mutations"], found["full_disk"]
+    kills, changed, disk, workflows = (
+        found[name] for name in ("kills", "mutations", "full_disk", "two_workflows")
+    )
     wrong = len(changed["failures"])
     return (
-        f"`make torture` counted: {kills['kills']:,} kills of small trainings at random moments, "
-        f"{kills['different']} with another end than the uninterrupted one; {changed['mutations']:,} changed files, "
-        f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the identical result, "
-        f"{changed['another']:,} as another value that is allowed where nothing can notice (parameters, and what has no "
-        f"checksum), {wrong} that crashed, hung, ran code or gave another result; the disk full at each of "
-        f"{disk['writes']} writes, {disk['different']} without a clear line or with another end; and "
-        f"{found['two_workflows']['cases']} times two workflows on one folder or a killed one, "
-        f"{found['two_workflows']['different']} with another result."
+        f"`make torture` does harm on purpose. {kills['kills']:,} kills of small trainings at random moments: "
+        f"{kills['different']} ended otherwise than the uninterrupted one. {changed['mutations']:,} changed files: "
+        f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the same result, "
+        f"{changed['another']:,} with another one that is allowed and that nothing can notice (parameters, files without "
+        f"a checksum), {wrong} that crashed, hung, ran code or gave a wrong result. The disk full at each of "
+        f"{disk['writes']} writes: {disk['different']} without a clear line or with another end. Two workflows on one "
+        f"folder, or one that was killed, in {workflows['cases']} cases: {workflows['different']} with another result."
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.workflow import faults_markdown, with_block
 from gradcam_gan.training import files
 from gradcam_gan.training.provenance import provenance
 from torture import full_disk, kills, mutations, two_workflows
@@ -38,6 +37,9 @@ def main() -> int:
         print(words)
     files.write_json(options.output, {"seed": options.seed, **found, **provenance()})
     if options.output == RESULTS:
+        # not before: what notebooks need may start threads, and then nothing may be forked
+        from gradcam_gan.studies.workflow import faults_markdown, with_block
+
         paths.README.write_text(with_block(paths.README.read_text(), "faults", faults_markdown(RESULTS)))
     print(f"{options.output}: {len(failures)} failures")
     return 1 if failures else 0
