@@ -406,8 +406,8 @@ def faults_markdown(path: Path) -> str:
         f"`make torture` does harm on purpose. {kills['kills']:,} kills of small trainings at random moments: "
         f"{kills['different']} ended otherwise than the uninterrupted one. {changed['mutations']:,} changed files: "
         f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the same result, "
-        f"{changed['another']:,} with another one that is allowed and that nothing can notice (parameters, files without "
-        f"a checksum), {wrong} that crashed, hung, ran code or gave a wrong result. The disk full at each of "
+        f"{changed['another']:,} with another one that is allowed and that nothing can notice (parameters, files "
+        f"without a checksum), {wrong} that crashed, hung, ran code or gave a wrong result. The disk full at each of "
         f"{disk['writes']} writes: {disk['different']} without a clear line or with another end. Two workflows on one "
         f"folder, or one that was killed, in {workflows['cases']} cases: {workflows['different']} with another result."
     )

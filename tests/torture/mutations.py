@@ -22,7 +22,8 @@ from torture.processes import finished, start, tried
 from torture.targets import Target
 
 BATCH = 100  # mutations in one process
-LONGEST = 10.0  # seconds, of one
+LONGEST = 10.0  # seconds of computing for one: a busy machine is no hang
+WAITED = 60.0  # seconds for one that does not compute
 WELL = ("identical", "refused", "another")
 
 
@@ -48,7 +49,7 @@ def campaign(mutations: int, seed: int) -> dict[str, object]:
             log = folder / "log"
             batch = range(number, min(number + BATCH, mutations))
             process, reading = start(lambda batch=batch, log=log: _mutate(made, folder, batch, seed, log))
-            outcome = finished(process, reading, len(batch) * LONGEST)
+            outcome = finished(process, reading, len(batch) * WAITED)
             for line in log.read_text().splitlines():
                 kind, what, words = json.loads(line)
                 counts[made[number % len(made)].name][kind] += 1
@@ -112,9 +113,13 @@ def _limited() -> Iterator[None]:
     def ring(*_: object) -> None:
         raise Hung
 
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
+    timers = {signal.ITIMER_PROF: LONGEST, signal.ITIMER_REAL: WAITED}
+    for bell in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(bell, ring)
+    for timer, seconds in timers.items():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
