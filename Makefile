@@ -40,7 +40,7 @@ RUN := PATH="$$PWD/$(VENV)/bin:$$PATH" JUPYTER_PATH="$$PWD/$(VENV)/share/jupyter
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help figures publish verify test lab report bench setup clean
+.PHONY: help figures publish verify test lab report bench torture setup clean
 
 ifneq ($(filter figures publish,$(MAKECMDGOALS)),)
 ifneq ($(words $(PROFILE))-$(filter $(PROFILES),$(PROFILE)),1-$(PROFILE))
@@ -85,6 +85,9 @@ report: setup ## render all notebooks to one static site, runs/report/index.html
 
 bench: setup ## measure the speed of training and of the explanations
 	@$(RUN) -m benchmarks
+
+torture: setup ## kill, damage and fill disks on purpose: an hour of a core; the README's counts come from it
+	@PYTHONPATH=tests $(ONE_THREAD) $(RUN) -m torture
 
 # The stamp .venv/.ready holds a checksum of the pins and the place of this folder. It must match, and the
 # environment's Python must still start and know the package; otherwise pip brings the environment up to date, or, where

@@ -1,4 +1,4 @@
-"""The command line: ``python -m gradcam_gan train width=32 seed=1`` and what the Snakefile calls."""
+"""The command line: ``gradcam-gan train width=32 seed=1``, or ``python -m gradcam_gan``; the Snakefile calls it too."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from gradcam_gan.errors import GradcamGanError, InputError
+from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import choose
@@ -17,7 +18,7 @@ from gradcam_gan.validation import choose
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, run, and turn an error that a user can act on into one line. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gradcam_gan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="gradcam-gan", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="get or train one run")
@@ -103,6 +104,7 @@ def _run(options: argparse.Namespace) -> str:
         from gradcam_gan.training.loop import train
 
         return str(train(config, options.runs_dir).path)
+    paths.check_checkout()
     if options.command == "publish":
         from gradcam_gan.studies.workflow import publish
 

@@ -23,7 +23,10 @@ from torch.nn import functional as F
 from gradcam_gan.errors import InputError, one_line
 from gradcam_gan.validation import choose
 
-REPOSITORY_DATA = Path(__file__).resolve().parents[1] / "data"
+_ROOT = Path(__file__).resolve().parents[1]
+# of an installed package, which is no checkout: the current folder's
+REPOSITORY_DATA = _ROOT / "data" if (_ROOT / "pyproject.toml").is_file() else Path("data")
+PACKAGED = Path(__file__).parent / "mnist-5k.npz"  # in a checkout a link to that of the repository
 MNIST_5K_SHA256 = "6f5c61797f523a627556d551b6c33fb27b6f43e47025649abd5c79b6ea99dd10"
 MNIST_5K_BYTES = 834_315
 
@@ -60,8 +63,8 @@ def load_images(
     - ``mnist-5k``: 5,000 real MNIST digits that come with the package, the first 500 of each class in MNIST's
       training set; 4,000 to train and 1,000 held out, fixed for ever, as many of every class.
     - ``mnist``, ``fashion-mnist``: 60,000 training and 10,000 test images in torchvision's folder layout,
-      found in ``data_dir`` or the repository's ``data/``, else downloaded (11 MB, 30 MB) into the first of
-      these.
+      found in ``data_dir`` or the repository's ``data/`` (without a checkout, ``data/`` in the current folder), else
+      downloaded (11 MB, 30 MB) into the first of these.
     - ``folder:PATH``: your own images, grey or RGB, of any size. Subfolders of PATH are the classes; without
       subfolders PATH is one class. The shorter side is resized to ``size`` and the middle square is kept. All
       images become grey (C = 1) if every file is stored as grey, else RGB (C = 3); transparency is dropped,
@@ -165,7 +168,7 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _load_mnist_5k(folders: list[Path], split: str) -> ImageSet:
-    paths = [folder / "mnist-5k.npz" for folder in folders]
+    paths = [*(folder / PACKAGED.name for folder in folders), PACKAGED]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise InputError(

@@ -38,7 +38,7 @@ class ValidatedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - pydantic validates them
+    def __init__(self, /, **values: Any) -> None:  # noqa: ANN401 - pydantic validates them
         try:
             super().__init__(**values)
         except ValidationError as error:

@@ -7,13 +7,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from helpers import randomised, tiny
+from helpers import randomised, replace_weights, tiny
 
 from gradcam_gan.data import load_images
 from gradcam_gan.models.options import ClassifierOptions, Diffusion, Model
 from gradcam_gan.run_explainer import RunExplainer
 from gradcam_gan.studies.readings import ALL_READINGS
-from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import train
 
@@ -107,7 +106,5 @@ def follow_up_runs(tmp_path_factory):
         for network in ("discriminator", "classifier") if name == "dudgan" else ("discriminator",):
             for epoch in range(3):
                 weights = randomised(getattr(run, network)(epoch), epoch).state_dict()
-                files.write_tensors(
-                    run.path / f"checkpoints/epoch-{epoch:04d}/{network}.safetensors", weights
-                )
+                replace_weights(run, epoch, network, weights)
     return runs

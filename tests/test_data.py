@@ -63,6 +63,8 @@ def test_damaged_or_missing_packaged_file_is_named(tmp_path, monkeypatch):
     copy.unlink()
     assert len(load_images(size=28, data_dir=tmp_path).images) == 4000  # falls back on the repository's
     monkeypatch.setattr(data, "REPOSITORY_DATA", tmp_path / "none")
+    assert len(load_images(size=28).images) == 4000  # the installed package has its own
+    monkeypatch.setattr(data, "PACKAGED", tmp_path / "none" / PACKAGED.name)
     message = refused(load_images, data_dir=tmp_path)
     assert str(tmp_path / "none") in message
     assert "git checkout" in message

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -98,6 +99,84 @@ def test_conda_pins_every_direct_dependency_as_the_lock_does():
 def test_the_citation_has_the_version_and_licence_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (str(citation["version"]), citation["license"]) == (PROJECT["version"], PROJECT["license"])
+
+
+def test_the_citation_has_what_its_format_asks_for_and_the_changelog_its_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    for work in (citation, *citation["references"]):
+        assert work["title"]
+        assert all(author.keys() & {"name", "family-names"} for author in work["authors"])
+    assert f"## {citation['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel of this checkout, built without a network, and unpacked alone into an empty folder."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
+    for name in ("gradcam_gan", "data"):
+        ignored = shutil.ignore_patterns("__pycache__", "MNIST", "FashionMNIST")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--no-build-isolation", "--no-deps", "--no-index", "--quiet", "--wheel-dir", str(target)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
+    (wheel,) = target.glob("*.whl")
+    shutil.unpack_archive(wheel, target / "package", "zip")
+    return target / "package"
+
+
+class TestInstalled:
+    """What works outside a checkout: the library, ``train`` and ``evaluate``; ``explain`` is a call of the library."""
+
+    FIELDS = ("preset=paper28", "width=2", "epochs=1", "train_images=64", "batch_size=32", "threads=1")
+
+    @staticmethod
+    def python(installed, folder, *arguments):
+        """Python in a folder outside the checkout, with that package alone."""
+        environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_it_trains_scores_and_explains(self, installed, tmp_path):
+        done = self.python(
+            installed, tmp_path, "-m", "gradcam_gan", "evaluate", *self.FIELDS, "--images", "20",
+            "--reference", "0", "40",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "fid" in done.stdout
+        code = f"""
+import gradcam_gan.__main__
+assert gradcam_gan.__file__.startswith({str(installed)!r}), gradcam_gan.__file__
+assert gradcam_gan.__main__.main(["train", *{self.FIELDS!r}]) == 0
+(path,) = __import__("pathlib").Path("runs").glob("mnist-5k-*")
+run = gradcam_gan.load_run(path)
+assert run.manifest["git_commit"] is None
+images = gradcam_gan.load_images("mnist-5k", 28, "test").images[:4]
+print(tuple(gradcam_gan.explain(run.discriminator(1), images, method="gradcam", layer="conv3").shape))
+"""
+        done = self.python(installed, tmp_path, "-c", code)
+        assert done.stdout.splitlines()[1:] == ["(4, 28, 28)"], done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+    @pytest.mark.parametrize(
+        "arguments", [["figures"], ["measure", "0"], ["notebook", "a", "b"], ["publish"], ["prune", "random"]]
+    )
+    def test_what_needs_a_checkout_says_so_in_one_line(self, installed, tmp_path, arguments):
+        done = self.python(installed, tmp_path, "-m", "gradcam_gan", *arguments)
+        assert done.returncode == 2
+        assert re.fullmatch("error: .* run this in a checkout of it\n", done.stderr)
+        assert not list(tmp_path.iterdir())
+
+    def test_its_command_is_the_module_s(self, installed):
+        (scripts,) = installed.glob("*.dist-info/entry_points.txt")
+        assert "gradcam-gan = gradcam_gan.__main__:main" in scripts.read_text()
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])

@@ -208,12 +208,14 @@ def evaluator_for(
 
     Raises:
         InputError: a damaged file.
+        RunError: the folder cannot be written to.
     """
     if data in DIGIT_DATA:
         return load_evaluator().to(device)
     path = folder / f"{data_hash(training)[:16]}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            save_evaluator(train_evaluator(training, device=device), path)
+    with files.reporting(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():
+                save_evaluator(train_evaluator(training, device=device), path)
     return load_evaluator(path, None).to(device)

@@ -7,6 +7,7 @@ scores with the same numbers, the same reference and the same evaluator can be c
 import contextlib
 import hashlib
 import io
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import fixed_latents, training_images
 from gradcam_gan.training.runs import Run
+
+logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 5  # of precision, recall, density and coverage, as in Naeem et al. 2020
 KID_SUBSETS = 50
@@ -128,8 +131,9 @@ class Reference:
             return self.embed(images)
         path = cache / f"features-{self.digest}.safetensors"
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(path, files.tensor_bytes({"features": self.embed(images)}))
+            with files.reporting(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                files.write_bytes(path, files.tensor_bytes({"features": self.embed(images)}))
         stored = files.read_tensors(path)
         if "features" not in stored:
             raise RunError(f"{path} holds no features; delete it to make it again")
@@ -224,29 +228,36 @@ def evaluate_run(
 
     Raises:
         InputError: as ``evaluate``.
+        RunError: a network's file is damaged, or the scores cannot be written.
     """
     wanted = run.epochs if epochs is None else sorted(epochs)
     path = run.path / f"scores-{reference.digest}-{count}.csv"
     rows = _stored_scores(path)
     if not rows.keys() >= set(wanted):
-        with FileLock(run.path / ".scores.lock"):
+        with files.reporting(run.path), FileLock(run.path / ".scores.lock"):
             rows = _stored_scores(path)  # another process may have scored some meanwhile
             for epoch in sorted(set(wanted) - rows.keys()):
                 generator = run.generator(epoch, reference.device)
                 generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
                 rows[epoch] = {"epoch": epoch, **evaluate(generator, reference, count=count)}
-                table = pd.DataFrame([rows[done] for done in sorted(rows)])
-                files.write_bytes(path, table.to_csv(index=False).encode())
+                files.write_table(path, pd.DataFrame([rows[done] for done in sorted(rows)]))
     return pd.DataFrame([rows[epoch] for epoch in wanted])
 
 
 def _stored_scores(path: Path) -> dict[int, dict[Any, Any]]:
-    """The rows of a scores file by epoch; none without a file."""
+    """The rows of a scores file by epoch; none without a file, or of a damaged one."""
     if not path.is_file():
         return {}
-    # in older files the column had no name of its own
-    rows = pd.read_csv(path).rename(columns={"coverage": "prdc_coverage"}).to_dict("records")
-    return {row["epoch"]: row for row in rows}
+    try:
+        # in older files the column had no name of its own
+        table = files.read_table(path).rename(columns={"coverage": "prdc_coverage"})
+    except RunError as error:
+        logger.warning("%s; scoring again", error)
+        return {}
+    if table.get("epoch", pd.Series([None])).dtype.kind != "i":
+        logger.warning("%s is no table of scores; scoring again", path)
+        return {}
+    return {row["epoch"]: row for row in table.to_dict("records")}
 
 
 def reference_for(

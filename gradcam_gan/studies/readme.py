@@ -1,5 +1,6 @@
 """The generated parts of README.md and README.ko.md: their numbers come from the ledgers, by id."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,6 +199,28 @@ def figures_markdown(folder: Path) -> str:
         results = ", ".join(f"`{result}`" for result in manifest["results"])
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {results} |")
     return "\n".join(lines)
+
+
+def faults_markdown(path: Path) -> str:
+    """What ``make torture`` counted, as the README's sentence.
+
+    Args:
+        path: the campaigns' counts (``tests/torture``).
+    """
+    found = json.loads(path.read_text())
+    kills, changed, disk, workflows = (
+        found[name] for name in ("kills", "mutations", "full_disk", "two_workflows")
+    )
+    wrong = len(changed["failures"])
+    return (
+        f"`make torture` does harm on purpose. {kills['kills']:,} kills of small trainings at random moments: "
+        f"{kills['different']} ended otherwise than the uninterrupted one. {changed['mutations']:,} changed files: "
+        f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the same result, "
+        f"{changed['another']:,} with another one that is allowed and that nothing can notice (parameters, files "
+        f"without a checksum), {wrong} that crashed, hung, ran code or gave a wrong result. The disk full at each of "
+        f"{disk['writes']} writes: {disk['different']} without a clear line or with another end. Two workflows on one "
+        f"folder, or one that was killed, in {workflows['cases']} cases: {workflows['different']} with another result."
+    )
 
 
 def said(found: Ledger, id_: str, language: Language) -> str:

@@ -48,19 +48,20 @@ def selection(arm: Arm, runs_dir: Path | str) -> Selection:
 
     Raises:
         InputError: as ``train``.
-        RunError: as ``train``; a stored selection is damaged.
+        RunError: as ``train``; a stored selection is damaged, or a new one cannot be written.
     """
     path = Path(runs_dir) / "selections" / f"{arm.name}.safetensors"
     if not path.is_file():
         images, calibration = training_images(arm.training), training_images(arm.scorer).images
         run, device = train(arm.scorer, runs_dir), resolve_device(arm.scorer.device)
-        path.parent.mkdir(parents=True, exist_ok=True)
         with cpu_threads(arm.scorer.threads), reproducible_kernels():
             explainer = RunExplainer(run, calibration[: arm.pruning.calibration_images], device)
             evaluator = evaluator_for(arm.training.data, images, Path(runs_dir) / "evaluators", device)
             chosen = select(arm.pruning, explainer, images, evaluator)
         tensors = {name: torch.from_numpy(values) for name, values in vars(chosen).items()}
-        files.write_bytes(path, files.tensor_bytes(tensors))
+        with files.reporting(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_bytes(path, files.tensor_bytes(tensors))
     stored = files.read_tensors(path)
     if stored.keys() != Selection.__annotations__.keys():
         raise RunError(f"{path} holds no selection; delete it to make it again")

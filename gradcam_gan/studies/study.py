@@ -259,11 +259,12 @@ class Study(ValidatedModel):
                 a dotted name, ``**{"pruning.tau": 0.5}``.
 
         Raises:
-            InputError: an unknown profile or parameter, or a value that is not allowed.
+            InputError: an unknown profile or parameter, or a value that is not allowed; or there is no checkout.
         """
         if "profile" in changes:
             raise InputError(f"profile is given twice, {profile!r} and {changes['profile']!r}; name it once")
         choose("profile", profile, PROFILES)
+        paths.check_checkout()
         values = _read(paths.PARAMS / "base.yaml")
         for layer in (_read(paths.PARAMS / f"{profile}.yaml"), changes):
             values = _merged(values, layer)
@@ -421,12 +422,14 @@ class Study(ValidatedModel):
 def _read(path: Path) -> dict[str, Any]:
     """The parameters of one file of ``params/``; one of comments alone changes nothing."""
     try:
-        stored = yaml.safe_load(path.read_text())
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # no YAML, no UTF-8, or brackets without end
         stored = ""
-    if stored is not None and not isinstance(stored, dict):
+    if stored is not None and not (
+        isinstance(stored, dict) and all(isinstance(name, str) for name in stored)
+    ):
         raise InputError(f"{path} holds no parameters, lines such as 'width: 16'")
     return stored or {}
 

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
@@ -123,9 +125,9 @@ def make_figures(
 
     Raises:
         InputError: there is no such notebook, parameter or value.
-        RunError: a job failed; names it, its last words and its log.
+        RunError: a job failed; names it, its last words and its log. Or another workflow is at work on this profile.
     """
-    study, chosen = Study.load(profile, **(changes or {})), folder or paths.FIGURES / profile
+    study = Study.load(profile, **(changes or {}))
     notebooks = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
     if only is not None:
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
@@ -133,7 +135,11 @@ def make_figures(
     if not complete:
         _run(study, notebooks, changes or {}, folder, cores, arguments)
         return
-    there = {name: seeds for name in notebooks if (seeds := complete_seeds(study, chosen, name))}
+    there = {
+        name: seeds
+        for name in notebooks
+        if (seeds := complete_seeds(study, folder or study.figures_dir, name))
+    }
     if not there:
         raise InputError(
             f"nothing of profile {study.profile} is complete for {', '.join(notebooks)}; make figures trains it"
@@ -151,26 +157,53 @@ def _run(
     arguments: Sequence[str],
 ) -> None:
     """Run these notebooks and what they need. Arguments and errors as for ``make_figures``."""
-    logs = study.runs_dir / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
     # on the command line Snakemake would take numbers for text
     config = {
         "profile": study.profile,
         "changes": changes,
         "folder": str(folder.resolve()) if folder else None,
     }
-    files.write_json(logs / "config.json", config)
-    command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks)]
+    # no lock of Snakemake's own: that of a workflow that was killed would stay
+    command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks), "--nolock"]
     command += ["--cores", str(cores or "all"), "--rerun-incomplete", *arguments]
-    command += ["--configfile", str(logs / "config.json")]
-    if {"--dry-run", "--dryrun", "-n"} & set(arguments):
-        subprocess.run(command, cwd=paths.REPOSITORY, check=False)
-        return
-    log = logs / "snakemake.log"
+    with _alone(study.runs_dir):
+        logs = study.runs_dir / "logs"
+        logs.mkdir(exist_ok=True)
+        files.write_json(logs / "config.json", config)
+        command += ["--configfile", str(logs / "config.json")]
+        if {"--dry-run", "--dryrun", "-n"} & set(arguments):
+            subprocess.run(command, cwd=paths.REPOSITORY, check=False)
+        else:
+            _run_snakemake(command, logs / "snakemake.log", folder or study.figures_dir)
+
+
+@contextmanager
+def _alone(runs_dir: Path) -> Iterator[None]:
+    """Hold a folder of runs: of two workflows in it each would run the other's jobs. The lock goes with its process.
+
+    Raises:
+        RunError: another workflow holds it, or it cannot be written to.
+    """
+    with files.reporting(runs_dir):
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(runs_dir / ".workflow.lock").acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"another workflow is at work in {runs_dir}; wait for it, or stop it") from None
+        with lock:
+            yield
+
+
+def _run_snakemake(command: list[str], log: Path, folder: Path) -> None:
+    """Run Snakemake with its words in a log, and report its progress and new figures in a folder.
+
+    Raises:
+        RunError: a job failed; names it, its last words and its log.
+    """
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=paths.REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _report(process, log, folder or paths.FIGURES / study.profile)
+            _report(process, log, folder)
         except KeyboardInterrupt:
             process.wait()  # it got the signal too, and ends its jobs
             raise

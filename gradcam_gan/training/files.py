@@ -1,5 +1,8 @@
-"""Files that are either whole or absent: atomic writes, and reads that never run code."""
+"""Files that are either whole or absent: atomic writes, and reads that never run code and notice damage."""
 
+import errno
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -8,13 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from gradcam_gan.errors import RunError
+from gradcam_gan.errors import RunError, one_line
+
+CHECKSUM = "checksum"  # a JSON object's own, in ``sealed``
+TABLE_CHECKSUM = b"# sha256 "  # before that of a table
+DAMAGED = "damaged: its content is not what its checksum says"
 
 
 def _sync_directory(folder: Path) -> None:
@@ -50,19 +58,73 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the SHA-256 of its values, by which ``read_json`` notices a changed one."""
+    return {**content, CHECKSUM: _digest(content)}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object; if it is ``sealed``, without its checksum.
 
     Raises:
-        RunError: the file is missing or is not JSON.
+        RunError: the file is missing, is not JSON, or is not what its checksum says.
     """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} holds no JSON object")
+    if CHECKSUM in content and content.pop(CHECKSUM) != _digest(content):
+        raise RunError(f"{path} is {DAMAGED}")
     return content
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table atomically as CSV below a line ``# sha256 ...``, by which ``read_table`` notices damage."""
+    content = table.to_csv(index=False).encode()
+    write_bytes(path, TABLE_CHECKSUM + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of ``write_table``, its numbers bit for bit, or a CSV file of before there were checksums.
+
+    Raises:
+        RunError: the file is missing, is no CSV, or is not what its checksum says.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(TABLE_CHECKSUM):
+            line, _, content = content.partition(b"\n")
+            if line != TABLE_CHECKSUM + hashlib.sha256(content).hexdigest().encode():
+                raise RunError(f"{path} is {DAMAGED}")
+        return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from None
+
+
+@contextmanager
+def reporting(folder: Path) -> Iterator[None]:
+    """Say in one line that what is made inside could not be written to a folder.
+
+    Raises:
+        RunError: a full disk, a folder that may not be written to, and what else the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"could not write to {folder}: {reason(error)}; the same call goes on from what is there"
+        ) from None
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its words, and in plain ones where the disk is full."""
+    return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or one_line(error)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -93,19 +155,35 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors_bytes(on_cpu)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as safetensors, durably; atomic only inside ``atomic_directory``."""
-    _write_durably(path, tensor_bytes(tensors))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write named tensors as safetensors, durably; atomic only inside ``atomic_directory``.
+
+    Returns:
+        The file's SHA-256, 64 hexadecimal digits, for ``read_tensors``.
+    """
+    content = tensor_bytes(tensors)
+    _write_durably(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, device: torch.device | str = "cpu", *, sha256: str | None = None
+) -> dict[str, Tensor]:
     """Read named tensors.
 
+    Args:
+        path: of a safetensors file.
+        device: where the tensors come.
+        sha256: the file's checksum, without which a changed bit within a tensor is not noticed; None: it has none.
+
     Raises:
-        RunError: the file is missing, truncated or not safetensors.
+        RunError: the file is missing, truncated, not safetensors, or not what its checksum says.
     """
     try:
-        tensors = parse_safetensors(path.read_bytes())
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise RunError(f"{path} cannot be read: it is {DAMAGED}")
+        tensors = parse_safetensors(content)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from None
     return {name: tensor.to(device) for name, tensor in tensors.items()}

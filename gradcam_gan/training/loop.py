@@ -1,7 +1,6 @@
 """Get or train: one call that loads a complete run, resumes a partial one, or trains an absent one."""
 
 import dataclasses
-import errno
 import hashlib
 import logging
 import math
@@ -34,7 +33,7 @@ from gradcam_gan.training.devices import (
 )
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.provenance import provenance
-from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, load_run
+from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, fits, load_run, read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -138,9 +137,12 @@ def fixed_latents(count: int, seed: int = 0) -> Tensor:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a folder holds a run that was trained to its end."""
-    manifest = path / "manifest.json"
-    return manifest.is_file() and files.read_json(manifest)["status"] == "complete"
+    """Whether a folder holds a run that was trained to its end.
+
+    Raises:
+        RunError: its manifest is damaged.
+    """
+    return (path / "manifest.json").is_file() and read_manifest(path)["status"] == "complete"
 
 
 @contextmanager
@@ -158,7 +160,7 @@ def _exclusive(path: Path) -> Iterator[None]:
             logger.warning("another process is training %s; waiting for it to finish", path)
             lock.acquire()
     except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror}; choose another runs_dir") from None
+        raise InputError(f"cannot write to {path}: {files.reason(error)}; choose another runs_dir") from None
     try:
         yield
     finally:
@@ -187,8 +189,10 @@ class _Session:
             train_set = prune(train_set, keep)
         self.images = train_set.images.to(device)
         self.held_out = test_set.images[:ACCURACY_IMAGES].to(device)
-        self.manifest = self._manifest(train_set, threads)
-        self.labels, self.held_out_labels = train_set.labels.to(device), test_set.labels[:ACCURACY_IMAGES]
+        self.held_out_labels = test_set.labels[:ACCURACY_IMAGES]
+        held_out = test_set._replace(images=self.held_out, labels=self.held_out_labels)
+        self.manifest = self._manifest(train_set, held_out, threads)
+        self.labels = train_set.labels.to(device)
         self.classes = len(train_set.class_names)
         total = config.epochs * self.iterations * config.batch_size
         channels, precision = self.images.shape[1], self.manifest["precision"]
@@ -201,7 +205,7 @@ class _Session:
             **self.objective.random(),
         }
 
-    def _manifest(self, train_set: ImageSet, threads: int) -> dict[str, Any]:
+    def _manifest(self, train_set: ImageSet, held_out: ImageSet, threads: int) -> dict[str, Any]:
         """The manifest of a new run, or the stored one after checking that it can be continued here."""
         here: dict[str, Any] = {
             "status": "partial",
@@ -209,6 +213,7 @@ class _Session:
             "train_images": len(train_set.images),
             "classes": len(train_set.class_names),
             "data_sha256": data_hash(train_set),
+            "held_out_sha256": data_hash(held_out),
             "device": str(self.device),
             "precision": resolve_precision(self.config.precision, self.device),
             "threads": threads,
@@ -216,8 +221,9 @@ class _Session:
         }
         if not (self.path / "manifest.json").is_file():
             return here
-        stored = files.read_json(self.path / "manifest.json")
-        if stored["data_sha256"] != here["data_sha256"]:
+        stored = read_manifest(self.path)
+        # older ones do not have that of the held-out images
+        if any(stored.get(key, here[key]) != here[key] for key in ("data_sha256", "held_out_sha256")):
             raise RunError(
                 f"{self.path} was begun on other images than {self.config.data!r} now holds; "
                 "restore the data or delete that folder"
@@ -234,8 +240,8 @@ class _Session:
         """Bring the run from its newest good checkpoint to its last epoch."""
         try:
             files.remove_leftovers(self.path)
-            files.write_json(self.path / "config.json", self.config.model_dump(mode="json"))
-            files.write_json(self.path / "manifest.json", self.manifest)
+            files.write_json(self.path / "config.json", files.sealed(self.config.model_dump(mode="json")))
+            files.write_json(self.path / "manifest.json", files.sealed(self.manifest))
             if not self.checkpoints.epochs():
                 self._share_beginning()
             done = self._restore()
@@ -253,23 +259,22 @@ class _Session:
                 for epoch in range(done + 1, self.config.epochs + 1):
                     self._train_epoch(epoch, step, progress)
             seconds = sum(row["seconds"] for row in self.checkpoints.rows())
-            files.write_json(
-                self.path / "manifest.json", {**self.manifest, "status": "complete", "seconds": seconds}
-            )
+            complete = {**self.manifest, "status": "complete", "seconds": seconds}
+            files.write_json(self.path / "manifest.json", files.sealed(complete))
         except OSError as error:
             good = self.checkpoints.epochs()
-            reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
             raise RunError(
-                f"could not write to {self.path}: {reason}; "
+                f"could not write to {self.path}: {files.reason(error)}; "
                 f"{f'epoch {good[-1]} is safe' if good else 'nothing was saved'}, "
                 "and train() goes on from there once there is room"
-            ) from error
+            ) from None
 
     def _restore(self) -> int:
         """Load the newest checkpoint that can be read; the epochs it has completed."""
         for epoch in reversed(self.checkpoints.epochs()):
             try:
                 checkpoint = self.checkpoints.load(epoch, list(self.objective.networks))
+                self._check(checkpoint)
             except RunError as error:
                 logger.warning("%s; going back one epoch", error)
                 self.checkpoints.delete(epoch)
@@ -294,14 +299,16 @@ class _Session:
         try:
             checkpoint = plain.load(shared, list(self.objective.networks))
         except RunError:
-            return  # no training state of that epoch
+            return  # without the training state of that epoch, or damaged
         self.objective.iteration.fill_(shared * self.iterations)
         for _ in range(shared):
             self.objective.draw_labels(self.iterations * self.config.batch_size)
-        self.manifest["beginning"] = {"run": self.plain.name, "epochs": shared}
-        files.write_json(self.path / "manifest.json", self.manifest)
         state = {**self._training_state(), **checkpoint.training_state}
-        self._load(dataclasses.replace(checkpoint, training_state=state))
+        checkpoint = dataclasses.replace(checkpoint, training_state=state)
+        self._check(checkpoint)
+        self.manifest["beginning"] = {"run": self.plain.name, "epochs": shared}
+        files.write_json(self.path / "manifest.json", files.sealed(self.manifest))
+        self._load(checkpoint)
         for epoch in range(shared):
             self.checkpoints.copy(plain, epoch)
         self._save(shared, checkpoint.row)
@@ -313,6 +320,17 @@ class _Session:
             tensor.copy_(checkpoint.training_state[name])
         for name, generator in self.random.items():
             generator.set_state(checkpoint.training_state[f"random.{name}"])
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint of other tensors before any of it is copied: one of before there were checksums.
+
+        Raises:
+            RunError: it does not fit.
+        """
+        wanted = {name: network.state_dict() for name, network in self.objective.networks.items()}
+        parts = [(checkpoint.networks[name], wanted[name]) for name in wanted]
+        if not all(fits(*part) for part in [*parts, (checkpoint.training_state, self._training_state())]):
+            raise RunError(f"{self.checkpoints.epoch_path(checkpoint.epoch)} is another training's")
 
     def _training_state(self) -> dict[str, Tensor]:
         random = {f"random.{name}": generator.get_state() for name, generator in self.random.items()}

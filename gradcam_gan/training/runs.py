@@ -7,18 +7,22 @@
         checkpoints/epoch-0007/   discriminator.safetensors, generator.safetensors, epoch.json
                                   and, in the newest two and the middle one, training_state.safetensors
 
-Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors, the rest is JSON and CSV.
+Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors, the rest is JSON and CSV. Damage is
+noticed: an ``epoch.json`` has the SHA-256 of the tensor files beside it, every JSON file one of its own values. Runs
+of before there were checksums are read without.
 """
 
 import dataclasses
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -28,10 +32,31 @@ from gradcam_gan.models.diffusion import DiffusionState, horizon
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.networks import network_builders
+from gradcam_gan.validation import ValidatedModel
 
 TRAINING_STATE = "training_state.safetensors"
 # of the BatchNorm statistics of an averaged G; its latents are none of those that it is scored on
 AVERAGE_BATCHES, AVERAGE_BATCH, AVERAGE_SEED = 16, 64, 2
+
+
+class Manifest(ValidatedModel, extra="allow", strict=True):
+    """What the package reads of a ``manifest.json``; it holds more, for people."""
+
+    status: Literal["partial", "complete"]
+    channels: Literal[1, 3]
+    classes: int = Field(ge=1, le=100_000)
+    data_sha256: str
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    threads: int = Field(ge=1)
+
+
+class EpochRecord(ValidatedModel, strict=True):
+    """An ``epoch.json``: the epoch's row of the history, and the checksums of the tensor files beside it."""
+
+    epoch: int
+    row: dict[str, int | float]
+    sha256: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,11 +98,12 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write one checkpoint; afterwards only the newest two and the middle one keep their training state."""
+        content = {f"{name}.safetensors": tensors for name, tensors in checkpoint.networks.items()}
+        content[TRAINING_STATE] = checkpoint.training_state
         with files.atomic_directory(self.epoch_path(checkpoint.epoch)) as folder:
-            for name, tensors in checkpoint.networks.items():
-                files.write_tensors(folder / f"{name}.safetensors", tensors)
-            files.write_tensors(folder / TRAINING_STATE, checkpoint.training_state)
-            files.write_json(folder / "epoch.json", {"epoch": checkpoint.epoch, "row": checkpoint.row})
+            sha256 = {name: files.write_tensors(folder / name, content[name]) for name in content}
+            record = {"epoch": checkpoint.epoch, "row": checkpoint.row, "sha256": sha256}
+            files.write_json(folder / "epoch.json", files.sealed(record))
         for epoch in self.epochs():
             if epoch < checkpoint.epoch - 1 and epoch != self._middle:
                 (self.epoch_path(epoch) / TRAINING_STATE).unlink(missing_ok=True)
@@ -94,19 +120,33 @@ class CheckpointFolder:
         Raises:
             RunError: a file of it is missing or damaged.
         """
-        folder = self.epoch_path(epoch)
         return Checkpoint(
             epoch,
-            files.read_json(folder / "epoch.json")["row"],
-            {name: files.read_tensors(folder / f"{name}.safetensors") for name in networks},
-            files.read_tensors(folder / TRAINING_STATE),
+            self._record(epoch).row,
+            {name: self.tensors(epoch, f"{name}.safetensors") for name in networks},
+            self.tensors(epoch, TRAINING_STATE),
         )
 
+    def tensors(self, epoch: int, name: str) -> dict[str, Tensor]:
+        """Read one tensor file of a checkpoint to the CPU, after its checksum.
+
+        Raises:
+            RunError: it, or the epoch's record, is missing or damaged.
+        """
+        return files.read_tensors(self.epoch_path(epoch) / name, sha256=self._record(epoch).sha256.get(name))
+
     def rows(self) -> list[dict[str, float]]:
-        """The history's rows of all saved epochs, ascending, without epoch 0."""
-        return [
-            files.read_json(self.epoch_path(epoch) / "epoch.json")["row"] for epoch in self.epochs() if epoch
-        ]
+        """The history's rows of all saved epochs, ascending, without epoch 0.
+
+        Raises:
+            RunError: the record of an epoch is missing or damaged.
+        """
+        return [self._record(epoch).row for epoch in self.epochs() if epoch]
+
+    def _record(self, epoch: int) -> EpochRecord:
+        path = self.epoch_path(epoch) / "epoch.json"
+        with _named(path):
+            return EpochRecord(**files.read_json(path))
 
     def check_space(self, epochs: int) -> None:
         """Say before the work, not after it, that so many more checkpoints will not fit.
@@ -185,6 +225,9 @@ class Run:
         if options is None:
             return None
         state = self._tensors(f"{network}_diffusion", epoch)
+        with _curable(self.path):
+            if not state.keys() >= {"progress", "times"}:
+                raise RunError(f"{network}_diffusion of epoch {epoch} is another network's")
         return DiffusionState(horizon(options, float(state["progress"])), state["times"], options.sigma)
 
     def generator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
@@ -212,15 +255,22 @@ class Run:
             raise InputError(f"{self.path} has no {name}: its model has {', '.join(builders)}")
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             network = builders[kind]()
-        network.load_state_dict(self._tensors(name, epoch))
+        tensors = self._tensors(name, epoch)
+        with _curable(self.path):
+            if not fits(tensors, network.state_dict()):
+                raise RunError(f"{name} of epoch {epoch} is another network's")
+        network.load_state_dict(tensors)
         return network.to(device).eval()
 
     def _tensors(self, name: str, epoch: int) -> dict[str, Tensor]:
-        folder = CheckpointFolder(self.path / "checkpoints").epoch_path(epoch)
-        try:
-            return files.read_tensors(folder / f"{name}.safetensors")
-        except RunError as error:
-            raise RunError(f"{error}; delete {self.path} and train again for the same weights") from None
+        with _curable(self.path):
+            return CheckpointFolder(self.path / "checkpoints").tensors(epoch, f"{name}.safetensors")
+
+
+def fits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether tensors have the names, shapes and types of those that they are to be copied into."""
+    layouts = [{name: (one.shape, one.dtype) for name, one in some.items()} for some in (found, wanted)]
+    return layouts[0] == layouts[1]
 
 
 def _recompute_statistics(generator: nn.Module, classes: int) -> None:
@@ -251,9 +301,38 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not (path / "manifest.json").is_file():
         raise RunError(f"{path} holds no training run (no manifest.json); train(config, runs_dir) makes one")
+    with _curable(path):
+        values, rows = files.read_json(path / "config.json"), CheckpointFolder(path / "checkpoints").rows()
+    with _named(path / "config.json"):
+        config = TrainingConfig.stored(values)
+    return Run(path, config, pd.DataFrame(rows), read_manifest(path))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the run in a folder.
+
+    Raises:
+        RunError: it is missing, damaged, or lacks what the package reads of it.
+    """
+    with _curable(path), _named(path / "manifest.json"):
+        content = files.read_json(path / "manifest.json")
+        Manifest(**content)
+    return content
+
+
+@contextmanager
+def _curable(run: Path) -> Iterator[None]:
+    """Say of a damaged file of a run what can be done."""
     try:
-        config = TrainingConfig.stored(files.read_json(path / "config.json"))
+        yield
+    except RunError as error:
+        raise RunError(f"{error}; delete {run} and train again for the same weights") from None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its values, which no user has typed."""
+    try:
+        yield
     except InputError as error:
-        raise RunError(f"{path / 'config.json'}: {error}") from None
-    rows = CheckpointFolder(path / "checkpoints").rows()
-    return Run(path, config, pd.DataFrame(rows), files.read_json(path / "manifest.json"))
+        raise RunError(f"{path}: {error}") from None

@@ -493,7 +493,14 @@ def two_of_three_epochs(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "harm"),
-    [("discriminator", "cut"), ("generator", "empty"), ("training_state", "absent"), ("epoch", "cut")],
+    [
+        ("discriminator", "cut"),
+        ("generator", "empty"),
+        ("training_state", "absent"),
+        ("epoch", "cut"),
+        ("generator", "bit"),
+        ("training_state", "bit"),
+    ],
 )
 def test_a_damaged_newest_checkpoint_is_trained_again(
     tmp_path, caplog, two_of_three_epochs, three_epochs, name, harm
@@ -501,12 +508,26 @@ def test_a_damaged_newest_checkpoint_is_trained_again(
     path = shutil.copytree(two_of_three_epochs, tmp_path / two_of_three_epochs.name)
     (damaged,) = (path / "checkpoints/epoch-0002").glob(f"{name}.*")
     content = damaged.read_bytes()
+    changed = content[:-1] + bytes([content[-1] ^ 1])
     damaged.unlink()
     if harm != "absent":
-        damaged.write_bytes(content[: len(content) // 2] if harm == "cut" else b"")
+        damaged.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "bit": changed}[harm])
     train(tiny(epochs=3), tmp_path)
     assert f"{damaged} cannot be read" in caplog.text
     assert "going back one epoch" in caplog.text
+    assert_same_run(path, three_epochs)
+
+
+def test_without_checksums_a_checkpoint_of_another_network_is_trained_again(
+    tmp_path, caplog, two_of_three_epochs, three_epochs
+):
+    path = shutil.copytree(two_of_three_epochs, tmp_path / two_of_three_epochs.name)
+    folder = path / "checkpoints/epoch-0002"
+    record = files.read_json(folder / "epoch.json")
+    files.write_json(folder / "epoch.json", {name: record[name] for name in ("epoch", "row")})
+    shutil.copy(folder / "generator.safetensors", folder / "discriminator.safetensors")
+    train(tiny(epochs=3), tmp_path)
+    assert f"{folder} is another training's; going back one epoch" in caplog.text
     assert_same_run(path, three_epochs)
 
 
@@ -548,13 +569,13 @@ def test_a_run_is_not_continued_on_other_images(tmp_path):
     assert contents(path) == before
 
 
-@pytest.mark.parametrize("key", ["threads", "device"])
-def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, caplog, key):
+@pytest.mark.parametrize(("key", "other"), [("threads", 64), ("device", "cuda")])
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, caplog, key, other):
     path = partial(tiny(), tmp_path, epochs=1)
     manifest = files.read_json(path / "manifest.json")
-    files.write_json(path / "manifest.json", {**manifest, key: "other"})
+    files.write_json(path / "manifest.json", {**manifest, key: other})
     run = train(tiny(), tmp_path)
-    assert f"was begun with {key}=other and goes on with {manifest[key]}" in caplog.text
+    assert f"was begun with {key}={other} and goes on with {manifest[key]}" in caplog.text
     assert run.manifest["status"] == "complete"
 
 

@@ -190,11 +190,83 @@ def test_a_folder_without_a_run_is_refused_in_one_line(tmp_path):
     assert not (tmp_path / "absent").exists()
 
 
-@pytest.mark.parametrize("name", ["config.json", "manifest.json", "checkpoints/epoch-0002/epoch.json"])
+RUN_FILES = ["config.json", "manifest.json", "checkpoints/epoch-0002/epoch.json"]
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_a_damaged_file_is_named(run, tmp_path, name):
     path = shutil.copytree(run.path, tmp_path / "run")
     (path / name).write_text('{"half')
     assert f"{path / name} cannot be read" in refused(load_run, path, error=RunError)
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_changed_value_is_noticed_and_the_way_out_named(run, tmp_path, name):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    content = (path / name).read_bytes()
+    digit = re.search(rb": [1-9]", content).end() - 1
+    (path / name).write_bytes(content[:digit] + b"%d" % (content[digit] % 9 + 1) + content[digit + 1 :])
+    message = refused(load_run, path, error=RunError)
+    assert f"{path / name} is damaged" in message
+    assert f"delete {path} and train again" in message
+
+
+def test_a_changed_bit_of_a_network_is_noticed(run, tmp_path):
+    path = shutil.copytree(run.path, tmp_path / "run")
+    damaged = path / "checkpoints/epoch-0001/generator.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 128
+    damaged.write_bytes(content)
+    loaded = load_run(path)
+    assert f"{damaged} cannot be read: it is damaged" in refused(loaded.generator, 1, error=RunError)
+    assert_same(loaded.generator(2).state_dict(), run.generator(2).state_dict())
+
+
+def without_checksums(source, path):
+    """A copy of a run as it was written before there were checksums."""
+    shutil.copytree(source, path)
+    for file in path.rglob("*.json"):
+        content = files.read_json(file)
+        content.pop("sha256", None)
+        files.write_json(file, content)
+    return path
+
+
+def test_a_run_of_before_there_were_checksums_is_read(run, tmp_path):
+    loaded = load_run(without_checksums(run.path, tmp_path / "run"))
+    assert (loaded.config, loaded.manifest) == (run.config, run.manifest)
+    pd.testing.assert_frame_equal(loaded.history, run.history)
+    assert_same(loaded.generator(3).state_dict(), run.generator(3).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("manifest.json", {"status": "done"}),
+        ("manifest.json", {"channels": "1"}),
+        ("manifest.json", {"classes": 10**12}),
+        ("manifest.json", {"data_sha256": None}),
+        ("config.json", {"width": [16]}),
+        ("config.json", {"self": 1}),
+        ("checkpoints/epoch-0002/epoch.json", {"row": []}),
+        ("checkpoints/epoch-0002/epoch.json", {"row": {"epoch": "two"}}),
+        ("checkpoints/epoch-0002/epoch.json", {"sha256": {"generator.safetensors": 1}}),
+    ],
+)
+def test_without_checksums_values_of_another_kind_are_refused_by_name(run, tmp_path, name, values):
+    path = without_checksums(run.path, tmp_path / "run")
+    files.write_json(path / name, {**files.read_json(path / name), **values})
+    message = refused(load_run, path, error=RunError)
+    assert str(path / name) in message
+    assert next(iter(values)) in message
+
+
+def test_without_checksums_another_network_is_refused(run, tmp_path):
+    path = without_checksums(run.path, tmp_path / "run")
+    folder = path / "checkpoints/epoch-0001"
+    shutil.copy(folder / "generator.safetensors", folder / "discriminator.safetensors")
+    message = refused(load_run(path).discriminator, 1, error=RunError)
+    assert "discriminator of epoch 1 is another network's" in message
 
 
 def test_a_run_that_is_no_longer_trained_is_refused(run, tmp_path):

@@ -29,6 +29,7 @@ from gradcam_gan.training.networks import network_builders
 from gradcam_gan.training.provenance import provenance
 
 CALIBRATION_IMAGES = 1024
+WEIGHTS = "discriminator.safetensors"
 VERSION = 1  # raised whenever the same sets would train to other weights
 
 
@@ -59,20 +60,19 @@ def discriminator_of(
             start = time.perf_counter()
             trained = train_on_sets(config, real, others, together=together)
             with files.atomic_directory(path) as made:
-                files.write_tensors(made / "discriminator.safetensors", trained.state_dict())
-                files.write_json(
-                    made / "manifest.json",
-                    {
-                        "config": config.model_dump(mode="json"),
-                        "real": len(real),
-                        "others": len(others),
-                        "together": together,
-                        "seconds": time.perf_counter() - start,
-                        **provenance(),
-                    },
-                )
+                manifest = {
+                    "config": config.model_dump(mode="json"),
+                    "real": len(real),
+                    "others": len(others),
+                    "together": together,
+                    "seconds": time.perf_counter() - start,
+                    "sha256": files.write_tensors(made / WEIGHTS, trained.state_dict()),
+                    **provenance(),
+                }
+                files.write_json(made / "manifest.json", files.sealed(manifest))
     network = _untrained(config, real.shape[1])
-    network.load_state_dict(files.read_tensors(path / "discriminator.safetensors"))
+    sha256 = files.read_json(path / "manifest.json").get("sha256")  # older ones have none
+    network.load_state_dict(files.read_tensors(path / WEIGHTS, sha256=sha256))
     return network.to(device).eval()
 
 
