@@ -87,7 +87,7 @@ done
 # --- the same workflow twice, each in a copy of its own
 for copy in local slurm; do
     mkdir -p "$work/$copy/data"
-    cp -rL gradcam_gan notebooks params profiles Snakefile "$work/$copy"
+    cp -rL pyproject.toml gradcam_gan notebooks params profiles Snakefile "$work/$copy"
     cp data/mnist-5k.npz "$work/$copy/data"
 done
 figures() { # in the copy $1

@@ -136,3 +136,23 @@ def test_explanations_are_the_methods_that_there_are():
 def test_a_study_needs_no_torch():
     code = "import sys; from gradcam_gan import Study; Study.load('smoke').arms(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"width 16",
+        b"width: [16",
+        "width: 16".encode("utf-16"),
+        b"width: \xff",
+        b"[" * 50_000,
+        b"16: width",
+        b"- width",
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_named(tmp_path, monkeypatch, content):
+    for path in paths.PARAMS.glob("*.yaml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "smoke.yaml").write_bytes(content)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    assert f"{tmp_path / 'smoke.yaml'} holds no parameters" in refused(Study.load, "smoke")

@@ -17,7 +17,7 @@ from torture.processes import result
 from torture.small import on_disk, small
 
 LONG = {"epochs": 10}  # so that the second process finds the first at work
-CHECKOUT = ("gradcam_gan", "notebooks", "params", "data/mnist-5k.npz", "Snakefile")
+CHECKOUT = ("pyproject.toml", "gradcam_gan", "notebooks", "params", "data/mnist-5k.npz", "Snakefile")
 NOTEBOOK = "01"  # smoke's two trainings, their tables, and a notebook
 HELD = "another workflow is at work in"
 DEADLINE = 1800  # seconds
