@@ -9,6 +9,7 @@ from pathlib import Path
 from gradcam_gan.errors import GradcamGanError
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import Study
+from gradcam_gan.training.cost import core_seconds
 
 # `--config profile=quick`; changes to it ({"width": 32, "pruning.tau": 0.5}) and another folder by `--configfile`
 profile, changes, folder = config.get("profile", "quick"), config.get("changes", {}), config.get("folder")
@@ -32,7 +33,8 @@ experiments = {
 singles = {run.name: run for run in study.configs()}
 pairs = {run.name: run for run in study.pair_configs()}
 configs = singles | pairs
-scorers = {arm.name: arm.scorer.name for arm in study.arms()}
+arms = {arm.name: arm for arm in study.arms()}
+scorers = {name: arm.scorer.name for name, arm in arms.items()}
 # networks whose tables are not there yet, by seed; the first one's are made by the notebook that shows it, after Figure 1
 unmeasured = [seed for seed in study.seeds[1:] if not study.has_tables(seed, Path(figures_dir))]
 
@@ -46,6 +48,24 @@ def fields(wildcards):
 def plain(run):
     """The mark of the training that a guided one shares its beginning with; none of a plain one."""
     return [f"runs/{profile}/{run.unguided.name}.scored"] if run.parts.guidance else []
+
+
+def made_for_quality(seed):
+    """The trainings of notebook 6 for one of the networks, as far as their time counts."""
+    quality = study.quality
+    retrained = study.retrained_config(seed).changed(train_images=2 * quality.retrained_images)
+    count = len(quality.retrained_methods) * len(quality.retrained_shares) * len(quality.retrained_seeds)
+    planted = [one.changed(train_images=2 * quality.planted_train_images) for one in study.planted_configs(seed)]
+    return [*planted, *([retrained] * count)]
+
+
+def minutes(fixed, trainings):
+    """A job's time limit: fixed minutes, and three times what its trainings should take; more with every attempt."""
+
+    def limit(wildcards, attempt):
+        return attempt * (fixed + round(sum(map(core_seconds, trainings(wildcards))) / 20))
+
+    return limit
 
 
 def concerning(values, notebook):
@@ -95,7 +115,7 @@ rule train:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=4000,
-        runtime=240,
+        runtime=minutes(30, lambda wildcards: [configs[wildcards.run]]),
     shell:
         "python -m gradcam_gan train --runs-dir {params.runs_dir} {params.fields:q} > {log} 2>&1"
 
@@ -116,7 +136,7 @@ rule measure:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=4000,
-        runtime=120,
+        runtime=minutes(60, lambda wildcards: [study.config(int(wildcards.seed))]),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan measure {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " {params.folder} > {log} 2>&1"
@@ -138,7 +158,7 @@ rule assess:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
-        runtime=240,
+        runtime=minutes(120, lambda wildcards: [study.config(int(wildcards.seed)), *made_for_quality(int(wildcards.seed))]),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"
@@ -183,7 +203,7 @@ rule evaluate:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
-        runtime=480,
+        runtime=minutes(60, lambda wildcards: [pairs[wildcards.run]]),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan evaluate --runs-dir {params.runs_dir} --images {params.images}"
         " {params.fields:q} {params.reference} > {log} 2>&1"
@@ -206,7 +226,7 @@ rule prune:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
-        runtime=480,
+        runtime=minutes(60, lambda wildcards: [arms[wildcards.arm].training]),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan prune {wildcards.arm} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"

@@ -91,7 +91,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of ``write_table``, its numbers bit for bit, or a CSV file of before there were checksums.
+    """Read a table of ``write_table``, or a CSV file of before there were checksums.
 
     Raises:
         RunError: the file is missing, is no CSV, or is not what its checksum says.
@@ -102,7 +102,7 @@ def read_table(path: Path) -> pd.DataFrame:
             line, _, content = content.partition(b"\n")
             if line != TABLE_CHECKSUM + hashlib.sha256(content).hexdigest().encode():
                 raise RunError(f"{path} is {DAMAGED}")
-        return pd.read_csv(io.BytesIO(content), float_precision="round_trip")
+        return pd.read_csv(io.BytesIO(content))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {one_line(error)}") from None
 

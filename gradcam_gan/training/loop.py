@@ -33,7 +33,15 @@ from gradcam_gan.training.devices import (
 )
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.provenance import provenance
-from gradcam_gan.training.runs import Checkpoint, CheckpointFolder, Run, fits, load_run, read_manifest
+from gradcam_gan.training.runs import (
+    Checkpoint,
+    CheckpointFolder,
+    Run,
+    curable,
+    fits,
+    load_run,
+    read_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +150,9 @@ def is_complete(path: Path) -> bool:
     Raises:
         RunError: its manifest is damaged.
     """
-    return (path / "manifest.json").is_file() and read_manifest(path)["status"] == "complete"
+    manifest = path / "manifest.json"
+    with curable(path):
+        return manifest.is_file() and files.read_json(manifest).get("status") == "complete"
 
 
 @contextmanager

@@ -225,7 +225,7 @@ class Run:
         if options is None:
             return None
         state = self._tensors(f"{network}_diffusion", epoch)
-        with _curable(self.path):
+        with curable(self.path):
             if not state.keys() >= {"progress", "times"}:
                 raise RunError(f"{network}_diffusion of epoch {epoch} is another network's")
         return DiffusionState(horizon(options, float(state["progress"])), state["times"], options.sigma)
@@ -256,14 +256,14 @@ class Run:
         with torch.random.fork_rng(devices=[]):  # building draws initial weights that are replaced at once
             network = builders[kind]()
         tensors = self._tensors(name, epoch)
-        with _curable(self.path):
+        with curable(self.path):
             if not fits(tensors, network.state_dict()):
                 raise RunError(f"{name} of epoch {epoch} is another network's")
         network.load_state_dict(tensors)
         return network.to(device).eval()
 
     def _tensors(self, name: str, epoch: int) -> dict[str, Tensor]:
-        with _curable(self.path):
+        with curable(self.path):
             return CheckpointFolder(self.path / "checkpoints").tensors(epoch, f"{name}.safetensors")
 
 
@@ -301,7 +301,7 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not (path / "manifest.json").is_file():
         raise RunError(f"{path} holds no training run (no manifest.json); train(config, runs_dir) makes one")
-    with _curable(path):
+    with curable(path):
         values, rows = files.read_json(path / "config.json"), CheckpointFolder(path / "checkpoints").rows()
     with _named(path / "config.json"):
         config = TrainingConfig.stored(values)
@@ -314,14 +314,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or lacks what the package reads of it.
     """
-    with _curable(path), _named(path / "manifest.json"):
+    with curable(path), _named(path / "manifest.json"):
         content = files.read_json(path / "manifest.json")
         Manifest(**content)
     return content
 
 
 @contextmanager
-def _curable(run: Path) -> Iterator[None]:
+def curable(run: Path) -> Iterator[None]:
     """Say of a damaged file of a run what can be done."""
     try:
         yield

@@ -1,6 +1,8 @@
 import copy
+import errno
 import functools
 import math
+import os
 import shutil
 
 import numpy as np
@@ -28,6 +30,7 @@ from gradcam_gan.scoring.scores import (
     feature_distances,
     reference_for,
 )
+from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import fixed_latents, training_images
 from gradcam_gan.training.runs import load_run
@@ -462,6 +465,42 @@ class TestEvaluateRun:
         assert len(calls) == 2
         (path,) = run.path.glob("scores-*.csv")
         assert path.name == f"scores-{small.digest}-20.csv"
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda content: content[: len(content) // 2],
+            lambda content: b"",
+            lambda content: b"\xff" + content,
+            lambda content: content.replace(b"\n1,", b"\n2,"),
+            lambda content: b"fid\n0.5\n",
+            lambda content: content[content.index(b"\n") + 1 :].replace(b"\n1,", b"\none,"),
+        ],
+        ids=["cut", "empty", "encoding", "changed", "another table", "words, and no checksum"],
+    )
+    def test_a_damaged_file_is_said_and_its_scores_computed_again(self, run, small, caplog, harm):
+        expected = evaluate_run(run, small, count=22)
+        path = run.path / f"scores-{small.digest}-22.csv"
+        path.write_bytes(harm(path.read_bytes()))
+        pd.testing.assert_frame_equal(evaluate_run(run, small, count=22), expected)
+        assert f"{path}" in caplog.text
+        assert "scoring again" in caplog.text
+
+    def test_a_file_of_before_there_were_checksums_is_read(self, run, small, monkeypatch):
+        expected = evaluate_run(run, small, count=23)
+        path = run.path / f"scores-{small.digest}-23.csv"
+        expected.to_csv(path, index=False)
+        calls = counted(monkeypatch)
+        pd.testing.assert_frame_equal(evaluate_run(run, small, count=23), expected, check_exact=True)
+        assert calls == []
+
+    def test_what_cannot_be_written_is_one_line(self, run, small, monkeypatch):
+        def full(*arguments):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(files, "_write_durably", full)
+        message = refused(evaluate_run, run, small, count=24, error=RunError)
+        assert f"could not write to {run.path}: the disk is full" in message
 
     def test_other_counts_and_references_are_computed_apart(self, run, small, few, evaluator):
         part = few._replace(images=few.images[:30], labels=few.labels[:30])

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gradcam_gan import Checkpoints, Reading, RunExplainer, calibrate, explain, settle
-from gradcam_gan.errors import RunError
+from gradcam_gan.errors import GradcamGanError, RunError
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.charts import statistics_chart
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES
@@ -251,6 +251,22 @@ def test_what_is_no_state_dict_is_never_run(content, tmp_path):
     assert message.startswith(
         f"{path} is damaged or holds more than one network's named tensors, and is not run"
     )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_changed_bytes_is_read_or_one_line(tmp_path, zipped):
+    """Of a damaged file PyTorch raises whatever its parts do."""
+    path, refusals = tmp_path / "d1.pt", []
+    torch.save(nn.Conv2d(1, 2, 3).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    for place in range(0, min(len(content), 400), 4):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x90]) + content[place + 1 :])
+        try:
+            Checkpoints(tmp_path, lambda: nn.Conv2d(1, 2, 3), "d*.pt").discriminator(1)
+        except GradcamGanError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 10
+    assert "\n" not in "".join(refusals)
 
 
 def test_bad_input_is_one_line(folder):

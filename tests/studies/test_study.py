@@ -174,3 +174,23 @@ def test_a_guided_arm_differs_from_the_first_in_what_its_name_says_and_plain_one
     assert {name: arms[name] for name in plain} == plain
     assert arms["conditional-dcgan guided"] == Model(guidance=own)
     assert len(arms) == len(changes) + 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"width 16",
+        b"width: [16",
+        "width: 16".encode("utf-16"),
+        b"width: \xff",
+        b"[" * 50_000,
+        b"16: width",
+        b"- width",
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_named(tmp_path, monkeypatch, content):
+    for path in paths.PARAMS.glob("*.yaml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "smoke.yaml").write_bytes(content)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    assert f"{tmp_path / 'smoke.yaml'} holds no parameters" in refused(Study.load, "smoke")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 from helpers import refused
 
 from gradcam_gan.__main__ import _assignments, main
@@ -287,6 +288,18 @@ class TestSnakefile:
         assert planned(folder) == {}
         return folder
 
+    def test_time_limits_scale_with_the_work(self, tmp_path):
+        """The paper's training takes over four hours on one core, smoke's seconds."""
+        repository, limits = copy_repository(tmp_path), {}
+        for profile in ("smoke", "paper"):
+            said = dry_run(repository, {"profile": profile}).stdout
+            trains = re.findall(
+                r"^rule train:\n(?:    .*\n)*?    resources: .*runtime=(\d+)", said, re.MULTILINE
+            )
+            limits[profile] = {int(minutes) for minutes in trains}
+        assert max(limits["smoke"]) < 60
+        assert min(limits["paper"]) > 2 * 4 * 60
+
     def test_plans_a_job_for_every_training_arm_model_and_notebook(self, tmp_path):
         study, jobs = Study.load("smoke"), planned(copy_repository(tmp_path))
         expected = {
@@ -419,6 +432,26 @@ class TestMakeFigures:
             RunError, match=r"^train failed: the disk is full; Snakemake's own log is .*snakemake.log$"
         ):
             make_figures("smoke", folder=tmp_path)
+
+    def test_a_second_workflow_on_the_same_runs_says_so_and_leaves_the_first_ones_logs_alone(
+        self, stub, tmp_path
+    ):
+        stub("raise SystemExit('it ran')")
+        logs = tmp_path / "runs/smoke/logs"
+        logs.mkdir(parents=True)
+        (logs / "snakemake.log").write_text("of the first")
+        with FileLock(tmp_path / "runs/smoke/.workflow.lock"):
+            for arguments in ([], ["--dry-run"]):
+                message = refused(make_figures, "smoke", folder=tmp_path, arguments=arguments, error=RunError)
+                assert f"another workflow is at work in {tmp_path / 'runs/smoke'}" in message
+        assert [path.name for path in logs.iterdir()] == ["snakemake.log"]
+        assert (logs / "snakemake.log").read_text() == "of the first"
+
+    def test_the_lock_of_a_killed_workflow_does_not_stay(self, stub, tmp_path):
+        stub("import sys\nassert '--nolock' in sys.argv")
+        (tmp_path / "runs/smoke").mkdir(parents=True)
+        (tmp_path / "runs/smoke/.workflow.lock").touch()
+        make_figures("smoke", folder=tmp_path)
 
 
 class TestCompleteSeeds:

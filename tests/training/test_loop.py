@@ -406,6 +406,15 @@ def test_unusable_data_are_refused_before_anything_is_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_disk_that_is_full_from_the_start_is_refused_in_one_line(tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    message = refused(train, tiny(), tmp_path / "runs")
+    assert message.startswith(f"cannot write to {tmp_path / 'runs' / tiny().name}: the disk is full")
+
+
 @pytest.mark.parametrize("where", ["file", "file/below"])
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path, where):
     (tmp_path / "file").write_text("not a folder")
@@ -567,6 +576,25 @@ def test_a_run_is_not_continued_on_other_images(tmp_path):
     assert f"{path} was begun on other images than '{config.data}' now holds" in message
     assert "restore the data or delete that folder" in message
     assert contents(path) == before
+
+
+def test_a_run_is_not_continued_on_other_held_out_images(tmp_path, monkeypatch):
+    """They decide the accuracies in its history."""
+    path = partial(tiny(), tmp_path, epochs=1)
+    original = loop.training_images
+
+    def changed(config, split="train"):
+        found = original(config, split)
+        if split == "test":
+            found.images[0, 0, 0, 0] += 1
+        return found
+
+    monkeypatch.setattr(loop, "training_images", changed)
+    assert f"{path} was begun on other images" in refused(train, tiny(), tmp_path, error=RunError)
+    manifest = files.read_json(path / "manifest.json")
+    del manifest["held_out_sha256"]  # as older ones
+    files.write_json(path / "manifest.json", files.sealed(manifest))
+    assert train(tiny(), tmp_path).manifest["status"] == "complete"
 
 
 @pytest.mark.parametrize(("key", "other"), [("threads", 64), ("device", "cuda")])
