@@ -51,7 +51,7 @@ def plain(run):
 
 
 def made_for_quality(seed):
-    """The trainings of notebook 6 for one of the networks, as far as their time counts."""
+    """The trainings of notebook 6 for one of the networks: two sets of images each, as long as a GAN's on both."""
     quality = study.quality
     retrained = study.retrained_config(seed).changed(train_images=2 * quality.retrained_images)
     count = len(quality.retrained_methods) * len(quality.retrained_shares) * len(quality.retrained_seeds)
@@ -136,6 +136,7 @@ rule measure:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=4000,
+        # less than its training took
         runtime=minutes(60, lambda wildcards: [study.config(int(wildcards.seed))]),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan measure {wildcards.seed} {params.changes:q} --profile {params.profile}"
@@ -158,7 +159,7 @@ rule assess:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
-        runtime=minutes(120, lambda wildcards: [study.config(int(wildcards.seed)), *made_for_quality(int(wildcards.seed))]),
+        runtime=minutes(120, lambda wildcards: made_for_quality(int(wildcards.seed))),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"

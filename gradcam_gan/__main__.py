@@ -1,6 +1,7 @@
 """The command line: ``gradcam-gan train width=32 seed=1``, or ``python -m gradcam_gan``; the Snakefile calls it too."""
 
 import argparse
+import errno
 import logging
 import shlex
 import sys
@@ -90,6 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(result)  # noqa: T201 - the command's result
     except GradcamGanError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: the disk is full; the same command goes on from what is there", file=sys.stderr)  # noqa: T201
         return 2
     return 0
 

@@ -193,6 +193,19 @@ def test_snakemake_knows_every_option_of_the_cluster_profiles(name):
     assert {f"--{key}" for key in profile} <= options
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_without_slurm_its_proof_is_skipped_with_the_reason(tmp_path):
+    for name in ("dirname", "nproc"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    command, environment = (
+        [shutil.which("bash"), ROOT / "profiles/slurm/one_node.sh"],
+        {"PATH": str(tmp_path)},
+    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("skipped: slurmctld is not installed; as root: apt-get install ")
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 class TestMakefile:
     def make(self, *args: str) -> subprocess.CompletedProcess:

@@ -190,8 +190,8 @@ def _alone(runs_dir: Path) -> Iterator[None]:
             lock = FileLock(runs_dir / ".workflow.lock").acquire(timeout=0)
         except Timeout:
             raise RunError(f"another workflow is at work in {runs_dir}; wait for it, or stop it") from None
-        with lock:
-            yield
+    with lock:
+        yield
 
 
 def _run_snakemake(command: list[str], log: Path, folder: Path) -> None:

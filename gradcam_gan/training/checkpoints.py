@@ -189,9 +189,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         return files.read_tensors(path)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ):  # of a damaged file torch raises whatever its parts do: KeyError, UnicodeDecodeError ...
+    except Exception:  # of a damaged file whatever its parts raise: KeyError, UnicodeDecodeError ...
         weights = None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RunError(

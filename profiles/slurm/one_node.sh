@@ -19,7 +19,7 @@ skip() {
     echo "skipped: $1"
     exit 0
 }
-for tool in slurmctld slurmd sbatch scontrol munged; do
+for tool in slurmctld slurmd sbatch srun scontrol munged; do
     command -v "$tool" >/dev/null || skip "$tool is not installed; as root: apt-get install slurmctld slurmd slurm-client munge"
 done
 [ "$(id -u)" = 0 ] || skip "slurmd needs root"
@@ -73,6 +73,11 @@ NodeName=$node NodeAddr=127.0.0.1 CPUs=$CORES RealMemory=$(($(free -m | awk '/^M
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 export SLURM_CONF="$work/slurm.conf"
+# Snakemake's job calls srun without any of Slurm's variables
+mkdir "$work/bin"
+printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$SLURM_CONF" "$(command -v srun)" >"$work/bin/srun"
+chmod +x "$work/bin/srun"
+PATH="$work/bin:$PATH"
 until [ -S "$work/munge.socket" ]; do sleep 0.1; done
 slurmctld -D 2>/dev/null &
 daemons+=($!)
@@ -100,19 +105,17 @@ figures local
 
 # kill the first training that is caught at work, as a node that is taken away would, and let Slurm requeue it
 kill_one() {
-    local job manifest
+    local run job
     while sleep 0.05; do
-        for manifest in "$work"/slurm/runs/smoke/*/manifest.json; do
-            [ -e "$(dirname "$manifest")/checkpoints/epoch-0001" ] || continue
-            grep -q '"partial"' "$manifest" || continue
-            for job in $(squeue -h -t running -o "%i %k" | awk '/train/ {print $1}'); do
-                scontrol requeue "$job" || continue
-                grep -q '"partial"' "$manifest" || continue # it was done before
-                echo "killed job $job, which trains $(basename "$(dirname "$manifest")")" | tee "$work/killed"
-                stat -c %i "$(dirname "$manifest")/checkpoints/epoch-0001" >"$work/inode"
-                dirname "$manifest" >"$work/run"
-                return
-            done
+        for run in "$work"/slurm/runs/smoke/*/; do
+            [ -e "$run/checkpoints/epoch-0001" ] && grep -q '"partial"' "$run/manifest.json" || continue
+            job="$(squeue -h -t running -o "%i %k" | awk -v run="$(basename "$run")" 'index($2, run) {print $1}')"
+            [ -n "$job" ] && scontrol requeue "$job" || continue
+            grep -q '"partial"' "$run/manifest.json" || continue # it was done before the kill came
+            stat -c %i "$run/checkpoints/epoch-0001" >"$work/inode"
+            echo "$run" >"$work/killed"
+            echo "killed and requeued job $job, which trains $(basename "$run")"
+            return
         done
     done
 }
@@ -125,6 +128,6 @@ figures slurm "--profile profiles/slurm --slurm-status-command squeue --slurm-re
     --set-resources train:gpu=0 evaluate:gpu=0 prune:gpu=0 assess:gpu=0"
 
 [ -s "$work/killed" ] || { echo "no training was caught at work, so none was killed" >&2; exit 1; }
-[ "$(stat -c %i "$(cat "$work/run")/checkpoints/epoch-0001")" = "$(cat "$work/inode")" ] \
+[ "$(stat -c %i "$(cat "$work/killed")/checkpoints/epoch-0001")" = "$(cat "$work/inode")" ] \
     || { echo "the killed training began anew instead of going on" >&2; exit 1; }
 PYTHONPATH="$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}" "$PYTHON" -m torture.compare "$work/local" "$work/slurm"

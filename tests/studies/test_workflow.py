@@ -1,4 +1,5 @@
 import ast
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from filelock import FileLock
 from helpers import refused
 
+import gradcam_gan.__main__
 from gradcam_gan.__main__ import _assignments, main
 from gradcam_gan.errors import RunError
 from gradcam_gan.studies import paths, workflow
@@ -398,6 +400,21 @@ class TestSnakefile:
         assert done.returncode != 0
         (said,) = (done.stdout + done.stderr).strip().splitlines()
         assert said.startswith(line)
+
+
+def test_a_full_disk_is_one_line_for_every_command_and_other_errors_are_not_hidden(monkeypatch, capsys):
+    def fail(number):
+        def call(*arguments):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(gradcam_gan.__main__, "_run", call)
+
+    fail(errno.ENOSPC)
+    assert main(["measure", "0"]) == 2
+    assert capsys.readouterr().err == "error: the disk is full; the same command goes on from what is there\n"
+    fail(errno.ENOENT)
+    with pytest.raises(FileNotFoundError):
+        main(["measure", "0"])
 
 
 class TestMakeFigures:

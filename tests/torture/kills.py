@@ -13,13 +13,12 @@ from tqdm.auto import tqdm
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import load_run
-from torture.processes import finished, forked, result, start
+from torture.processes import Outcome, finished, forked, result, start
 from torture.small import DUDGAN, on_disk, small
 
 MOST_KILLS = 4  # of one training, which is gone on with after each
-RETIMED = (
-    20  # trainings from one that is left alone to the next: how long one takes depends on who else computes
-)
+KILLED = Outcome("died", f"status {-signal.SIGKILL}")
+RETIMED = 20  # trainings from one that is left alone to the next: on a busy machine they take longer
 
 
 def campaign(kills: int, seed: int) -> dict[str, object]:
@@ -73,20 +72,17 @@ def _torture(whole: Whole, runs_dir: Path, most: int, rng: random.Random) -> tup
     """One training, killed up to ``most`` times: how often it was, how often within a write, and what is wrong."""
     path, killed, torn = runs_dir / whole.config.name, 0, 0
     while killed < most:
-        process, reading = start(lambda: train(whole.config, runs_dir).path)
+        process, reading = start(lambda: _go_on(whole.config, runs_dir))
         time.sleep(rng.uniform(0, whole.seconds))
         os.kill(process, signal.SIGKILL)
         outcome = finished(process, reading)
         if outcome.kind == "returned":  # it was done before the kill came
             break
-        if outcome.kind != "died":
+        if outcome != KILLED:
             return killed, torn, f"{outcome.kind}: {outcome.value}"
         killed += 1
         torn += any(path.rglob(".*.tmp"))
-        outcome = forked(lambda: _read(path))
-        if outcome.kind != "returned":
-            return killed, torn, f"what was saved cannot be read: {outcome.value}"
-    outcome = forked(lambda: on_disk(train(whole.config, runs_dir).path))
+    outcome = forked(lambda: on_disk(_go_on(whole.config, runs_dir)))
     if outcome.kind != "returned":
         return killed, torn, f"{outcome.kind}: {outcome.value}"
     found, expected = outcome.value, whole.expected
@@ -96,10 +92,12 @@ def _torture(whole: Whole, runs_dir: Path, most: int, rng: random.Random) -> tup
     return killed, torn, f"differs in {', '.join(differing)}" if differing else ""
 
 
-def _read(path: Path) -> None:
-    """Load all that a killed training has saved."""
+def _go_on(config: TrainingConfig, runs_dir: Path) -> Path:
+    """Load all that was saved before, and train to the end; the run's folder."""
+    path = runs_dir / config.name
     if (path / "manifest.json").is_file():
         run = load_run(path)
         for epoch in run.epochs:
             run.discriminator(epoch)
             run.generator(epoch)
+    return train(config, runs_dir).path
