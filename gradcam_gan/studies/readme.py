@@ -71,6 +71,7 @@ def update(language: Language, text: str) -> str:
         "decides": decides_markdown(study, language),
         "recommendation": recommendation_markdown(quick, language),
         "figures": figures_markdown(paths.FIGURES / "quick"),
+        "faults": faults_markdown(paths.FIGURES / "faults.json"),
     }
     for name, content in blocks.items():
         text = with_block(text, name, content)
@@ -213,13 +214,14 @@ def faults_markdown(path: Path) -> str:
     )
     wrong = len(changed["failures"])
     return (
-        f"`make torture` does harm on purpose. {kills['kills']:,} kills of small trainings at random moments: "
-        f"{kills['different']} ended otherwise than the uninterrupted one. {changed['mutations']:,} changed files: "
-        f"{changed['refused']:,} refused in one clear line, {changed['identical']:,} read with the same result, "
-        f"{changed['another']:,} with another one that is allowed and that nothing can notice (parameters, files "
-        f"without a checksum), {wrong} that crashed, hung, ran code or gave a wrong result. The disk full at each of "
-        f"{disk['writes']} writes: {disk['different']} without a clear line or with another end. Two workflows on one "
-        f"folder, or one that was killed, in {workflows['cases']} cases: {workflows['different']} with another result."
+        f"`make torture` does harm on purpose. {kills['kills']:,} kills of small trainings at random moments, "
+        f"{kills['within_a_write']} of them within a write: {kills['different']} ended otherwise than the "
+        f"uninterrupted one. {changed['mutations']:,} changed files: {changed['refused']:,} refused in one clear line, "
+        f"{changed['identical']:,} read with the same result, {changed['another']:,} with another one that is allowed "
+        f"and that nothing can notice (parameters, files without a checksum), {wrong} that crashed, hung, ran code or "
+        f"gave a wrong result. The disk full at each of {disk['writes']} writes: {disk['different']} without a clear "
+        f"line or with another end. Two workflows on one folder, or one killed, in {workflows['cases']} cases: "
+        f"{workflows['different']} with another result."
     )
 
 

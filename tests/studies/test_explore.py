@@ -26,6 +26,7 @@ from gradcam_gan.studies.explore.saving import save
 from gradcam_gan.studies.explore.state import Explorer
 from gradcam_gan.studies.explore.subjects import complete_runs, own_explorer, run_explorer
 from gradcam_gan.studies.study import Study
+from gradcam_gan.training import files
 from gradcam_gan.training.checkpoints import Checkpoints
 from gradcam_gan.training.loop import train, training_images
 
@@ -247,10 +248,11 @@ class TestRunsOnDisk:
     def test_complete_ones_are_found_and_old_ones_said(self, tmp_path):
         runs = tmp_path / "smoke"
         done, partial, old = (train(tiny(seed=seed, epochs=1), runs).path for seed in range(3))
-        manifest = partial / "manifest.json"
-        manifest.write_text(manifest.read_text().replace('"complete"', '"partial"'))
-        config = old / "config.json"
-        config.write_text(config.read_text().replace("{", '{"architecture": "other",', 1))
+        for path, change in (
+            (partial / "manifest.json", {"status": "partial"}),
+            (old / "config.json", {"architecture": "other"}),
+        ):
+            files.write_json(path, {**files.read_json(path), **change})
         found, refused_ones = complete_runs(tmp_path)
         assert list(found.values()) == [done]
         assert next(iter(found)).startswith("smoke: dcgan, mnist-5k, width 2, 1 epochs, 28x28, seed 0 (")
