@@ -108,9 +108,11 @@ class Objective:
             options = self.parts.classifier.diffusion
             networks["classifier_diffusion"] = ForwardDiffusion(options, total_images, self._noise)
             self.statistics += ("loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon")
-        layout = torch.channels_last if precision == "bfloat16" else torch.contiguous_format
+        # on a CPU the layout is faster in float32 too; on a GPU without bfloat16 it has not been measured
+        fast = precision == "bfloat16" or device.type == "cpu"
+        layout = torch.channels_last if fast else torch.contiguous_format
         self.networks = {
-            name: network.to(device, memory_format=layout)  # type: ignore[call-overload]
+            name: _activate_in_place(network).to(device, memory_format=layout)  # type: ignore[call-overload]
             for name, network in networks.items()
         }
         self.discriminator = cast(Discriminator, self.networks["discriminator"])
@@ -309,3 +311,14 @@ class Objective:
         for name in ("discriminator_diffusion", "classifier_diffusion"):
             if name in self.networks:
                 self.networks[name].update(UPDATE_INTERVAL * self.batch_size, overconfidence)
+
+
+def _activate_in_place(network: nn.Module) -> nn.Module:
+    """The network with every (Leaky)ReLU writing over its input: the same numbers, less memory to go through.
+
+    For training only: whoever records the input of an activation (norm3) would find its output there.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.ReLU | nn.LeakyReLU):
+            module.inplace = True
+    return network

@@ -83,7 +83,7 @@ def train_on_sets(
     device = resolve_device(config.device)
     reduced = resolve_precision(config.precision, device) == "bfloat16"
     network = _untrained(config, real.shape[1]).train()
-    network.to(device, memory_format=torch.channels_last if reduced else torch.contiguous_format)  # type: ignore[call-overload]
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     adam = torch.optim.Adam(
         network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True
     )
