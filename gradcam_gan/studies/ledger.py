@@ -1,6 +1,6 @@
 """Every published number of a profile by its id, in one file: ``figures/<profile>/ledger.json``.
 
-The READMEs draw their numbers from it by id, and ``verify`` checks them. Three kinds of entry:
+The READMEs draw their numbers from it by id, and ``verify`` checks them. Four kinds of entry:
 
 - ``numbers``: what is said in words, each with ``quantity``, ``value``, its 95 % interval ``low`` and ``high`` (null:
   none), ``n``, ``unit`` (of what n counts), ``tolerance`` and ``runs``;
@@ -9,6 +9,7 @@ The READMEs draw their numbers from it by id, and ``verify`` checks them. Three 
 - ``results``: the tables, of figures too. A number in one is known as ``<result>/<row>/<column>``; it is in the CSV, of
   which stand here SHA-256, ``rows``, count of ``numbers``, ``runs``, and the columns that hold ``times``, which no two
   executions share.
+- ``archive``: the SHA-256 of each archived run.
 
 ``tolerance`` is the largest difference on the platform and with the threads that the number was made with: 0, for
 there every training is the same to the last bit. Elsewhere intervals must overlap.
@@ -25,6 +26,7 @@ import pandas as pd
 
 from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import Interval
+from gradcam_gan.studies.archive import checksums
 from gradcam_gan.studies.claims import ONE_SIDED, holm
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
@@ -96,6 +98,7 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
             "holds_after_holm": claims.loc[claims["p_holm"] < ONE_SIDED, "claim"].tolist(),
             **over_networks,
             "recommended": _recommended(folder),
+            "archive": checksums(folder),
             "results": {
                 name: {"notebook": notebook, **_result(folder / f"{name}.csv"), "runs": entry["runs"]}
                 for notebook, manifest in manifests.items()

@@ -4,6 +4,7 @@ G learns more from the pixels that D's map of its image marks (``training/guidan
 that is guided, or that has a control in the map's place; what comes before guidance starts is the same in all of them.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
+from gradcam_gan.training import files
 from gradcam_gan.training.guidance import LAYER
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
@@ -76,9 +78,11 @@ def looks(
 ) -> pd.DataFrame:
     """Is a guided G's work looked at differently? D's maps of what each G makes at last, under the claims' reading.
 
+    What is found of a run is kept in its folder.
+
     Args:
         runs: by arm (``guided_runs``).
-        calibration: training images, uint8 (N, C, H, W).
+        calibration: the first of their training images, uint8 (N, C, H, W).
         count: of generated images.
         device: where to explain.
 
@@ -87,21 +91,29 @@ def looks(
         (``measure_epoch``); ``different``, the share of these whose map correlates less than 0.5 with the plain D's map
         of the same image (NaN of the plain ones).
     """
-    rows = []
+    how = f"{PRIMARY} {SAME_PLACE} {len(calibration)} {count}"
+    name = f"looks-{hashlib.sha256(how.encode()).hexdigest()[:8]}.csv"
+    tables = []
     for arm, own in runs.items():
         for run, plain in zip(own, runs[arm.split()[0]], strict=True):
-            explainer = RunExplainer(run, calibration, device)
-            made, labels = explainer.generated(run.config.epochs, count)
-            maps = _signed(explainer, made, labels)
-            evidence = evidence_maps(maps, PRIMARY.evidence)
-            focus = DigitFocus(to_bytes(made).cpu(), maps.shape[1:])
-            different = math.nan
-            if run is not plain:
-                theirs = _signed(RunExplainer(plain, calibration, device), made, labels)
-                different = float((map_change(maps, theirs) > 1 - SAME_PLACE).double().mean())
-            keys = {"model": arm, "seed": run.config.seed}
-            rows.append({**keys, **measure_epoch(evidence, focus), "different": different})
-    return pd.DataFrame(rows)
+            path = run.path / name
+            if not path.is_file():
+                files.write_table(path, pd.DataFrame([_looks(run, plain, calibration, count, device)]))
+            tables.append(files.read_table(path).assign(model=arm, seed=run.config.seed))
+    return pd.concat(tables, ignore_index=True).set_index(["model", "seed"]).reset_index()
+
+
+def _looks(run: Run, plain: Run, calibration: Tensor, count: int, device: torch.device) -> dict[str, float]:
+    """What ``looks`` says of one run."""
+    explainer = RunExplainer(run, calibration, device)
+    made, labels = explainer.generated(run.config.epochs, count)
+    maps = _signed(explainer, made, labels)
+    focus = DigitFocus(to_bytes(made).cpu(), maps.shape[1:])
+    different = math.nan
+    if run is not plain:
+        theirs = _signed(RunExplainer(plain, calibration, device), made, labels)
+        different = float((map_change(maps, theirs) > 1 - SAME_PLACE).double().mean())
+    return {**measure_epoch(evidence_maps(maps, PRIMARY.evidence), focus), "different": different}
 
 
 def _signed(explainer: RunExplainer, images: Tensor, labels: Tensor) -> Tensor:

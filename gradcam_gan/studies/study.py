@@ -379,6 +379,21 @@ class Study(ValidatedModel):
         every = [*self.compared_configs(), *self.background_configs(), *guided]
         return list({config.name: config for config in every}.values())
 
+    def needed_pairs(self, notebook: str) -> list[TrainingConfig]:
+        """Those of the pairs that a notebook, its number first, reads; a plain one before those that go on from it."""
+        compared, guided = self.compared_configs(), self.guided_configs().values()
+        plain = compared[: len(self.pairs.seeds)]
+        match notebook[:2]:
+            case "03":
+                return plain
+            case "04" | "05":
+                return compared
+            case "07":
+                return [config for configs in guided for config in configs]
+            case "01" | "02":
+                return [*plain, *self.background_configs()]
+        return []
+
     def background_configs(self) -> list[TrainingConfig]:
         """The pairs' DCGANs whose first convolution pads with the background, for the cause of C5."""
         return [self.pair_config(seed, "background") for seed in self.pairs.seeds]

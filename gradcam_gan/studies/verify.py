@@ -1,7 +1,7 @@
 """Are the published numbers what the code makes? They are made again in a fresh folder, and compared value by value.
 
-``make verify`` does that for quick, from nothing, and draws the study's verdicts anew from the tables of its networks;
-``VERIFY=train`` trains the study's networks anew too.
+``make verify`` does that for quick, from nothing, and for what the study's archive is enough for; and it draws the
+verdicts of both anew from their published tables. ``VERIFY=train`` trains the study's networks anew too.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,17 @@ import pandas as pd
 import torch
 
 from gradcam_gan.errors import RunError
+from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import ledger, paths
+from gradcam_gan.studies.archive import checksums
+from gradcam_gan.studies.claims import Claim
+from gradcam_gan.studies.diffusion_gans import judge_diffusion, judge_dudgan
+from gradcam_gan.studies.earlier_experiments.rules import judge_added, judge_regression
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES, judge
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
+from gradcam_gan.studies.prune_70 import judge_pruning
 from gradcam_gan.studies.results import read_manifests
+from gradcam_gan.studies.side_information import judge_guidance
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training.provenance import provenance
 
@@ -77,13 +84,16 @@ class Comparison:
         )
 
 
-def verify(profile: str, again: Path | None = None, cores: int | None = None) -> Comparison:
-    """Make a profile's results again from nothing, and compare them with those published.
+def verify(
+    profile: str, again: Path | None = None, cores: int | None = None, *, archived: bool = False
+) -> Comparison:
+    """Make a profile's results again, and compare them with those published.
 
     Args:
         profile: whose results are published.
         again: a folder where they have been made again already; None: make them now, under ``runs/verify``.
         cores: how many to use; None: all.
+        archived: make, and compare, only what can be drawn from the archive; else all, from nothing.
 
     Raises:
         InputError: the profile has no ledger.
@@ -92,12 +102,12 @@ def verify(profile: str, again: Path | None = None, cores: int | None = None) ->
     published = paths.FIGURES / profile
     ledger.read(published)  # said before the work
     if again is None:
-        again = _made_again(profile, cores)
-    return compare(published, again)
+        again = _made_again(profile, cores, archived=archived)
+    return compare(published, again, whole=not archived)
 
 
-def _made_again(profile: str, cores: int | None) -> Path:
-    """The results of a copy of this checkout that has no runs and no figures."""
+def _made_again(profile: str, cores: int | None, *, archived: bool) -> Path:
+    """The results of a copy of this checkout that has no runs, and no figures but, where asked for, their archive."""
     copy = paths.RUNS / "verify" / profile
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(paths.REPOSITORY, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -105,6 +115,9 @@ def _made_again(profile: str, cores: int | None) -> Path:
         (copy / "data" / "MNIST").symlink_to((paths.DATA / "MNIST").resolve())
     command = [sys.executable, "-m", "gradcam_gan", "figures", "--profile", profile]
     command += ["--cores", str(cores)] if cores else []
+    if archived:
+        shutil.copytree(paths.FIGURES / profile / "archive", copy / "figures" / profile / "archive")
+        command.append("--complete")
     # the copy's package before the installed one, in notebooks too
     done = subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=False)
     if done.returncode:
@@ -112,7 +125,7 @@ def _made_again(profile: str, cores: int | None) -> Path:
     return copy / "figures" / profile
 
 
-def compare(published: Path, again: Path) -> Comparison:
+def compare(published: Path, again: Path, *, whole: bool = True) -> Comparison:
     """Published results with those made again, value by value; times are left out.
 
     Where platform, torch's version and threads are the same, values must be equal; else their intervals must overlap,
@@ -121,15 +134,19 @@ def compare(published: Path, again: Path) -> Comparison:
     Args:
         published: a folder of figures with its ledger.
         again: a folder of figures.
+        whole: all that is published must be there again; else those notebooks are compared that are.
 
     Raises:
         InputError: the published folder has no ledger.
     """
     found = ledger.read(published)
-    manifests = read_manifests(published), read_manifests(again)
-    exact = all(_same_platform(manifest, manifests[1].get(name)) for name, manifest in manifests[0].items())
+    manifests, made = read_manifests(published), read_manifests(again)
+    compared = [name for name in manifests if whole or name in made]
+    exact = all(_same_platform(manifests[name], made.get(name)) for name in compared)
     rows, problems = [], _contradictions(published, found)
     for name, entry in found["results"].items():
+        if entry["notebook"] not in compared:
+            continue
         path = again / f"{name}.csv"
         if not path.is_file():
             problems.append(f"{name}: not made again")
@@ -210,6 +227,13 @@ def _contradictions(published: Path, found: dict[str, Any]) -> list[str]:
         content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             problems.append(f"{name}.csv is not the file that the ledger names")
+    archives = checksums(published)
+    names = sorted(archives.keys() | found.get("archive", {}).keys())
+    problems += [
+        f"archive/{name}.zip is not the file that the ledger names"
+        for name in names
+        if archives.get(name) != found.get("archive", {}).get(name)
+    ]
     if problems:
         return problems
     now = ledger.collect(published, Study.load(found["profile"]))
@@ -220,21 +244,58 @@ def _contradictions(published: Path, found: dict[str, Any]) -> list[str]:
     ]
 
 
-def verify_verdicts(profile: str) -> list[str]:
-    """Draw the verdicts of notebook 2 anew from the tables of a profile's networks; what differs, a line each.
+def judged(folder: Path, study: Study) -> Iterator[Claim]:
+    """The claims of a folder of figures, judged from the tables there alone: of networks, of arms and models.
+
+    Args:
+        folder: of figures; C1 to C5 need its networks' own tables, which of the profiles only the study has there.
+        study: the profile.
+    """
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_csv(folder / f"{name}.csv")
+
+    results = {name for manifest in read_manifests(folder).values() for name in manifest["results"]}
+    networks = Tables.published(folder) if any((folder / "networks").glob("*.json")) else None
+    if networks and "table_claims" in results:
+        yield from (judge(name, networks) for name in RULES)
+    if networks and "table_claims_pruning" in results:
+        yield judge_pruning(table("table_pruning_results"), networks.healthy().seeds)
+    if "table_claims_models" in results:
+        models = table("fig_model_scores")
+        yield judge_diffusion(models, table("fig_diffused_input"))
+        yield judge_dudgan(models)
+    if "table_claims_guidance" in results:
+        guidance = study.guidance
+        yield judge_guidance(table("table_guidance_results"), guidance.models[0], guidance.controls)
+    if "table_claims_regression" in results:
+        yield judge_regression(table("fig_regression_errors"), table("fig_regression_agreement"))
+    if "table_claims_added_heatmaps" in results:
+        yield judge_added(table("fig_added_heatmaps"))
+
+
+def verify_verdicts(profile: str) -> tuple[int, list[str]]:
+    """Draw a profile's verdicts anew from its published tables: how many agree; what differs, a line each.
 
     Raises:
-        InputError: the profile has no ledger or no tables.
+        InputError: the profile has no ledger.
     """
     published = paths.FIGURES / profile
-    found, tables = ledger.read(published), Tables.published(published)
+    found = ledger.read(published)
+    claims = list(judged(published, Study.load(profile)))
     problems = _contradictions(published, found)
-    for name in RULES:
-        claim = judge(name, tables)
-        stored = found["claims"].get(name)
-        if stored is None or (claim.verdict, claim.sentence) != (stored["verdict"], stored["sentence"]):
-            problems.append(f"{name}: {claim.verdict} by the tables: {claim.sentence}")
-    return problems
+    for claim in claims:
+        stored = found["claims"].get(claim.name, {"verdict": "none"})
+        if claim.verdict != stored["verdict"] or not _same_number(claim.effect, found, claim.name):
+            problems.append(f"{claim.name}: {claim.verdict} by the tables: {claim.sentence}")
+    return len(claims), problems
+
+
+def _same_number(one: Interval, found: dict[str, Any], id_: str) -> bool:
+    """Whether a number is that of the ledger, as far as tables of six digits tell."""
+    other = ledger.interval(found, id_)
+    mine, theirs = ((value.estimate, value.low, value.high) for value in (one, other))
+    return one.n == other.n and np.allclose(mine, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def report(profile: str, again: Path | None, cores: int | None, *, train: bool) -> str:
@@ -250,15 +311,22 @@ def report(profile: str, again: Path | None, cores: int | None, *, train: bool) 
         RunError: something is not reproduced; names it.
     """
     start = time.monotonic()
-    if profile == "study" and not train and again is None:
-        if problems := verify_verdicts(profile):
-            raise RunError(f"{profile} is not reproduced: {'; '.join(problems)}")
-        verdicts = len(RULES)
-        return f"{profile}: {verdicts} of {verdicts} verdicts follow from the tables of its networks"
-    found = verify(profile, again, cores)
+    archived = profile == "study" and not train
+    verdicts, problems = verify_verdicts(profile)
+    if problems:
+        raise RunError(f"{profile} is not reproduced: {'; '.join(problems)}")
+    said_of_verdicts = f"{profile}: {verdicts} of {verdicts} verdicts follow from its published tables"
+    if archived and again is None and not checksums(paths.FIGURES / profile):
+        return said_of_verdicts
+    found = verify(profile, again, cores, archived=archived)
     wrong = found.table[found.table["reproduced"] < found.table["compared"]]
     said = wrong.drop(columns="values").to_string(index=False) if len(wrong) else ""
-    lines = [*found.problems, said, f"{profile}: {found.certificate((time.monotonic() - start) / 60)}"]
+    lines = [
+        said_of_verdicts,
+        *found.problems,
+        said,
+        f"{profile}: {found.certificate((time.monotonic() - start) / 60)}",
+    ]
     text = "\n".join(line for line in lines if line)
     if not found.holds:
         raise RunError(f"{profile} is not reproduced\n{text}")

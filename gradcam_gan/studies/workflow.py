@@ -17,10 +17,11 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from gradcam_gan.errors import InputError, RunError
-from gradcam_gan.studies import ledger, paths, readme
+from gradcam_gan.studies import archive, ledger, paths, readme
 from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.cost import core_seconds
 from gradcam_gan.training.loop import is_complete
 from gradcam_gan.validation import choose
 
@@ -132,6 +133,10 @@ def make_figures(
     if only is not None:
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
         notebooks = [name for name in notebooks if only in (name, name[:2])]
+    with _alone(study.runs_dir):
+        drawn = [name for name in notebooks if name[:2] in archive.DRAWN]
+        archive.prepare(study, drawn if complete else notebooks)
+    _say_what_is_there(study, notebooks, complete=complete)
     if not complete:
         _run(study, notebooks, changes or {}, folder, cores, arguments)
         return
@@ -146,6 +151,21 @@ def make_figures(
         )
     for name, seeds in there.items():
         _run(study, [name], {**(changes or {}), **seeds}, folder, cores, arguments)
+
+
+def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool) -> None:
+    """How many of the pairs come from the archive, and how many are still to be trained; nothing where none does."""
+    runs = {one.name: one for name in notebooks for one in study.needed_pairs(name)}
+    archived = [name for name in runs if archive.is_archived(study.runs_dir / name)]
+    missing = [one for name, one in runs.items() if not is_complete(study.runs_dir / name)]
+    if archived:
+        hours = sum(map(core_seconds, missing)) / 3600
+        rest = (
+            f"not there: {len(missing)}"
+            if complete
+            else f"to be trained: {len(missing)}, about {hours:.0f} core-hours"
+        )
+        tqdm.write(f"trainings of pairs: {len(archived)} from the archive; {rest}", file=sys.stdout)
 
 
 def _run(
@@ -225,7 +245,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
     """
 
     def done(config: TrainingConfig) -> bool:
-        return is_complete(study.runs_dir / config.name)
+        run = study.runs_dir / config.name
+        return is_complete(run) and (notebook[:2] in archive.DRAWN or not archive.is_archived(run))
 
     def marked(name: str) -> bool:
         return (study.runs_dir / name).is_file()
@@ -236,14 +257,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
         earlier = [seed for seed in study.earlier.seeds if marked(f"seed{seed}.earlier")]
         return {"earlier.seeds": earlier} if earlier else {}
     networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
-    compared, number = study.compared_configs(), notebook[:2]
-    pairs = {
-        "03": compared[: len(study.pairs.seeds)],
-        "04": compared,
-        "05": compared,
-        "07": [config for configs in study.guided_configs().values() for config in configs],
-    }.get(number, [*compared[: len(study.pairs.seeds)], *study.background_configs()])
-    paired = set(study.pairs.seeds) - {config.seed for config in pairs if not done(config)}
+    number = notebook[:2]
+    paired = set(study.pairs.seeds) - {one.seed for one in study.needed_pairs(notebook) if not done(one)}
     if number in ("04", "05", "07"):
         return {"pairs.seeds": sorted(paired)} if paired else {}
     if number == "06":
@@ -252,6 +267,8 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
         paired -= {arm.seed for arm in study.arms() if not marked(f"{arm.name}.scored")}
     paired &= set(networks)
     if not networks or (number == "03" and not paired):
+        return {}
+    if number in ("00", "01", "02") and not done(study.config(networks[0])):  # the one that they show
         return {}
     return {"seeds": networks, "pairs.seeds": sorted(paired)}
 
@@ -326,7 +343,7 @@ def store_outputs(executed: Path, notebook: Path) -> None:
 
 
 def publish(study: Study) -> None:
-    """Keep a profile's results in the repository: quick's outputs in the notebooks, and its ledger.
+    """Keep a profile's results in the repository: quick's outputs in the notebooks, the study's archive, a ledger.
 
     Brings what the READMEs draw from the ledgers up to date.
 
@@ -343,6 +360,8 @@ def publish(study: Study) -> None:
             if not executed.is_file():
                 raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
             store_outputs(executed, notebook)
+    if study.profile == VERDICTS_PROFILE:
+        archive.pack(study)
     ledger.write(study.figures_dir, study)
     for language, path in ((readme.ENGLISH, paths.README), (readme.KOREAN, paths.README_KO)):
         path.write_text(readme.update(language, path.read_text()))

@@ -137,6 +137,25 @@ class TestVerify:
         assert row["reproduced"] == row["values"] - 1
         assert row["first"].startswith("3/focus: ")
 
+    def test_a_changed_archive_is_found(self, published):
+        (published / "archive").mkdir(exist_ok=True)
+        (published / "archive" / "mine.zip").write_bytes(b"")
+        assert verify.compare(published, STUDY).problems == [
+            "archive/mine.zip is not the file that the ledger names"
+        ]
+
+    def test_of_an_archive_only_the_notebooks_that_it_is_enough_for_are_compared(self, published, tmp_path):
+        again = shutil.copytree(published, tmp_path / "again")
+        for path in again.glob("[0-9][0-9]_*.json"):
+            if not path.name.startswith("07"):
+                path.unlink()
+        found = verify.compare(published, again, whole=False)
+        assert found.holds
+        results = ledger.read(published)["results"]
+        assert set(found.table["result"]) == {
+            name for name in results if results[name]["notebook"][:2] == "07"
+        }
+
     def test_a_result_that_is_missing_is_found(self, published, tmp_path):
         again = shutil.copytree(published, tmp_path / "again")
         (again / "fig_padding.csv").unlink(missing_ok=True)
@@ -171,8 +190,13 @@ class TestVerify:
         found = verify.compare_tables(one, other.iloc[:1], ["seconds"], exact=True)
         assert (found["reproduced"], found["first"]) == (0, "2 x 2 published, 1 x 2 now, or other columns")
 
-    def test_the_verdicts_follow_from_the_committed_tables_alone(self, published):
-        assert verify.verify_verdicts("study") == []
+    @pytest.mark.parametrize("profile", ["quick", "study"])
+    def test_the_verdicts_follow_from_the_published_tables_alone(self, profile):
+        count, problems = verify.verify_verdicts(profile)
+        assert problems == []
+        claims = ledger.read(paths.FIGURES / profile)["claims"]
+        # quick has no tables of its networks
+        assert count == len(claims) if profile == "study" else count == sum(name[0] == "P" for name in claims)
 
     def test_a_changed_table_of_a_network_changes_a_verdicts_number(self, published, monkeypatch):
         monkeypatch.setattr(paths, "FIGURES", published.parent)
@@ -181,5 +205,5 @@ class TestVerify:
             table["focus"] = 0.0
 
         edit(next((published / "networks").glob("*.epochs.csv")), change)
-        problems = verify.verify_verdicts("study")
+        _, problems = verify.verify_verdicts("study")
         assert any(problem.startswith("C1: ") for problem in problems)

@@ -1,0 +1,107 @@
+"""Runs kept in the repository without most of their networks, and brought back."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from helpers import refused
+
+from gradcam_gan.errors import RunError
+from gradcam_gan.studies import archive, paths
+from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.workflow import complete_seeds
+from gradcam_gan.training.loop import train
+from gradcam_gan.training.runs import load_run
+
+MODEL = "dudgan"  # an averaged G, a classifier, two diffusions
+SCORES = "scores-0-20.csv"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A study of two seeds of a DCGAN and a DuDGAN that are trained, scored and published, in folders of its own."""
+    folder = tmp_path_factory.mktemp("archive")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "RUNS", folder / "runs")
+        patch.setattr(paths, "FIGURES", folder / "figures")
+        study = Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+        for config in study.compared_configs():
+            run = train(config, study.runs_dir)
+            (run.path / SCORES).write_text("epoch,fid\n0,9.0\n")
+        study.figures_dir.mkdir(parents=True)
+        manifest = {"runs": {config.name: {} for config in study.compared_configs()}, "results": {}}
+        (study.figures_dir / "04_diffusion_gans.json").write_text(json.dumps(manifest))
+        archive.pack(study)
+    return folder
+
+
+@pytest.fixture
+def study(trained, tmp_path, monkeypatch):
+    """The same in a fresh clone: published figures, and no runs."""
+    shutil.copytree(trained / "figures", tmp_path / "figures")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
+    return Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+
+
+def test_runs_come_back_with_what_their_notebook_shows_and_no_more(study, trained):
+    archive.prepare(study, ["04_diffusion_gans"])
+    for config in study.compared_configs():
+        found = load_run(study.runs_dir / config.name)
+        original = load_run(trained / "runs" / "smoke" / config.name)
+        assert found.config == original.config
+        assert found.history.equals(original.history)
+        assert (found.path / SCORES).read_bytes() == (original.path / SCORES).read_bytes()
+        for epoch in found.epochs:
+            theirs = original.diffusion(epoch)
+            assert theirs is None or found.diffusion(epoch).times.equal(theirs.times)
+        last = config.epochs
+        if config.seed == 0:
+            for network in ("generator", "discriminator", *(["classifier"] if config.model else [])):
+                mine, theirs = (getattr(run, network)(last).state_dict() for run in (found, original))
+                assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+        else:
+            said = refused(found.generator, last, error=RunError)
+            assert "No such file" in said
+            assert f"delete {found.path} and train again" in said
+
+
+def test_what_is_back_is_complete_for_its_notebook_and_trained_again_for_one_that_needs_it_whole(study):
+    archive.prepare(study, ["04_diffusion_gans"])
+    names = [config.name for config in study.compared_configs()]
+    assert all((study.runs_dir / f"{name}.scored").is_file() for name in names)
+    assert complete_seeds(study, study.figures_dir, "04_diffusion_gans") == {"pairs.seeds": [0, 1]}
+    assert complete_seeds(study, study.figures_dir, "05_explain_dudgan") == {}
+    archive.prepare(study, ["04_diffusion_gans", "05_explain_dudgan"])
+    assert not any(study.runs_dir.iterdir())
+
+
+def test_a_run_that_is_here_stays(study, trained):
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    archive.prepare(study, ["04_diffusion_gans", "05_explain_dudgan"])
+    assert not any(archive.is_archived(study.runs_dir / one.name) for one in study.compared_configs())
+
+
+def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, trained):
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    before = archive.checksums(study.figures_dir)
+    assert set(before) == {config.name for config in study.compared_configs()}
+    archive.path_of(study, "of-another-time").write_bytes(b"")
+    archive.pack(study)
+    assert archive.checksums(study.figures_dir) == before
+    archive.prepare(study, [])
+    shutil.rmtree(study.runs_dir)
+    archive.prepare(study, ["04_diffusion_gans"])
+    archive.pack(study)  # an archived run is not archived again: it has lost its networks
+    assert archive.checksums(study.figures_dir) == before
+
+
+@pytest.mark.parametrize("place", [0, -200, 300])
+def test_a_damaged_archive_is_one_line_and_leaves_nothing(study, place):
+    path = archive.path_of(study, study.compared_configs()[0].name)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content if place else content[:100])
+    assert f"{path} is damaged" in refused(archive.prepare, study, ["04_diffusion_gans"], error=RunError)
+    assert not any(study.runs_dir.iterdir())
