@@ -28,6 +28,7 @@ from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import Interval
 from gradcam_gan.studies.archive import checksums
 from gradcam_gan.studies.claims import ONE_SIDED, holm
+from gradcam_gan.studies.earlier_experiments.tables import identity
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
@@ -73,9 +74,14 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
         InputError: it has no verdicts.
     """
     manifests, claims = read_manifests(folder), read_claims(folder)
+    networks = sorted(path.stem for path in (folder / "networks").glob("*.json"))
     runs = {
-        name: entry["runs"] for manifest in manifests.values() for name, entry in manifest["results"].items()
+        name: _runs(notebook, manifest, entry["runs"])
+        for notebook, manifest in manifests.items()
+        for name, entry in manifest["results"].items()
     }
+    if study.planned > 1:
+        runs["table_claims"] = networks  # which are read from their tables
     numbers = _of_claims(folder, claims, runs) | dict(_of_explanations(folder, runs))
     planned = [
         study.planned_earlier if claim in OF_EARLIER_WORK else study.planned for claim in claims["claim"]
@@ -83,9 +89,8 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
     over_networks: dict[str, Any] = {}
     if study.planned > 1:
         tables = Tables.published(folder)
-        names = sorted(path.stem for path in (folder / "networks").glob("*.json"))
         numbers |= {
-            id_: _number(quantity, found, names) for id_, (quantity, found) in deciding(tables).items()
+            id_: _number(quantity, found, networks) for id_, (quantity, found) in deciding(tables).items()
         }
         well = health_table(tables.scores).groupby("healthy")["seed"].agg(list)
         over_networks["networks"] = {"healthy": well.get(True, []), "unhealthy": well.get(False, [])}
@@ -100,12 +105,20 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
             "recommended": _recommended(folder),
             "archive": checksums(folder),
             "results": {
-                name: {"notebook": notebook, **_result(folder / f"{name}.csv"), "runs": entry["runs"]}
+                name: {"notebook": notebook, **_result(folder / f"{name}.csv"), "runs": runs[name]}
                 for notebook, manifest in manifests.items()
-                for name, entry in manifest["results"].items()
+                for name in manifest["results"]
             },
         }
     )
+
+
+def _runs(notebook: str, manifest: dict[str, Any], named: list[str]) -> list[str]:
+    """The trainings of a result; those of the earlier work, which are no ``Run``, by what is found for each seed."""
+    if not notebook.startswith("08"):
+        return named
+    study = Study.model_validate(manifest["parameters"])
+    return [identity(study, seed) for seed in study.earlier.seeds]
 
 
 def _of_claims(folder: Path, claims: pd.DataFrame, runs: dict[str, Any]) -> dict[str, Any]:

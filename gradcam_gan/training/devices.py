@@ -45,6 +45,20 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bfloat16" if fast else "float32"
 
 
+def memory_format(asked: str, resolved: str, device: torch.device) -> torch.memory_format:
+    """Of the weights that are trained: channels_last where it is faster, on a CPU in float32 too.
+
+    But who asks for float32 gets the reference, to the last bit.
+
+    Args:
+        asked: the precision that a configuration names.
+        resolved: what that is here (``resolve_precision``).
+        device: where to train.
+    """
+    fast = resolved == "bfloat16" or (asked == "auto" and device.type == "cpu")
+    return torch.channels_last if fast else torch.contiguous_format
+
+
 @contextmanager
 def cpu_threads(threads: int | None) -> Iterator[int]:
     """Compute with this many CPU threads inside; None keeps torch's number. Yields the number in force."""

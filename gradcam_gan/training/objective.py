@@ -21,6 +21,7 @@ from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.diffusion import ForwardDiffusion
 from gradcam_gan.models.options import PLAIN, ClassifierOptions
 from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.devices import memory_format
 from gradcam_gan.training.guidance import Guide
 from gradcam_gan.training.networks import network_builders
 
@@ -108,13 +109,13 @@ class Objective:
             options = self.parts.classifier.diffusion
             networks["classifier_diffusion"] = ForwardDiffusion(options, total_images, self._noise)
             self.statistics += ("loss_contrast", "loss_classes", "generator_contrast", "classifier_horizon")
-        # on a CPU the layout is faster in float32 too; on a GPU without bfloat16 it has not been measured
-        fast = precision == "bfloat16" or device.type == "cpu"
-        layout = torch.channels_last if fast else torch.contiguous_format
+        layout = memory_format(config.precision, precision, device)
         self.networks = {
-            name: _activate_in_place(network).to(device, memory_format=layout)  # type: ignore[call-overload]
+            name: network.to(device, memory_format=layout)  # type: ignore[call-overload]
             for name, network in networks.items()
         }
+        if not self.parts.gradient_penalty:  # whose second derivative is another one in the last bit
+            self._activate_in_place()
         self.discriminator = cast(Discriminator, self.networks["discriminator"])
         self.generator = self.networks["generator"]
         self.optimisers = {name: self._optimiser(name, config) for name in learning}
@@ -126,6 +127,16 @@ class Objective:
         self.iteration = torch.zeros((), dtype=torch.int64)
         self.sign_sum = torch.zeros((), device=device)
         self._device_type, self._reduced = device.type, precision == "bfloat16"
+
+    def _activate_in_place(self) -> None:
+        """Let every (Leaky)ReLU write over its input: the same bits, and less memory to go through.
+
+        For training only: whoever records the input of an activation (norm3) would find its output there.
+        """
+        for network in self.networks.values():
+            for module in network.modules():
+                if isinstance(module, nn.ReLU | nn.LeakyReLU):
+                    module.inplace = True
 
     def _optimiser(self, name: str, config: TrainingConfig) -> torch.optim.Optimizer:
         """Adam, or C's AdamW, with its state made now, not at the first step: a checkpoint restores into it."""
@@ -311,14 +322,3 @@ class Objective:
         for name in ("discriminator_diffusion", "classifier_diffusion"):
             if name in self.networks:
                 self.networks[name].update(UPDATE_INTERVAL * self.batch_size, overconfidence)
-
-
-def _activate_in_place(network: nn.Module) -> nn.Module:
-    """The network with every (Leaky)ReLU writing over its input: the same numbers, less memory to go through.
-
-    For training only: whoever records the input of an activation (norm3) would find its output there.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.ReLU | nn.LeakyReLU):
-            module.inplace = True
-    return network

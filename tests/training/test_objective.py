@@ -49,6 +49,24 @@ def parameters(objective):
     }
 
 
+@every_model
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_in_place_change_no_bit(model, precision):
+    """Not those that guidance reads either; with a gradient penalty they would, and are not."""
+    ours, other = make(model, precision=precision), make(model, precision=precision)
+    networks = [network for name, network in other.networks.items() if "diffusion" not in name]
+    activations = [
+        module for network in networks for module in network.modules() if hasattr(module, "inplace")
+    ]
+    assert {module.inplace for module in activations} == {not ours.parts.gradient_penalty}
+    for module in activations:
+        module.inplace = False
+    for seed in range(2):
+        assert torch.equal(ours.step(*batch(seed)), other.step(*batch(seed)))
+    for name, mine in parameters(ours).items():
+        assert all(map(torch.equal, mine, parameters(other)[name]))
+
+
 def learned_in(objective, step):
     """The networks whose parameters a step changes, and those that it leaves a gradient at."""
     before = parameters(objective)
@@ -540,3 +558,13 @@ def test_cs_running_statistics_are_of_real_images_alone():
     before = {name: buffer.clone() for name, buffer in objective.networks["classifier"].named_buffers()}
     steps(objective)["generator"]()
     assert_same(dict(objective.networks["classifier"].named_buffers()), before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "precision", "fast"),
+    [("float32", "float32", False), ("auto", "float32", True), ("bfloat16", "bfloat16", True)],
+)
+def test_who_asks_for_float32_gets_the_reference_layout_and_auto_the_fast_one(asked, precision, fast):
+    objective = Objective(tiny(precision=asked), 1, 10, 1000, CPU, precision)
+    weight = objective.discriminator.named_layers["conv2"].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) is fast

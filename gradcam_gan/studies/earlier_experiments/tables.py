@@ -58,10 +58,9 @@ class Measured:
 
 def measured(study: Study, seed: int) -> Measured:
     """What is found for one seed: read where it was found before, else found now, with its trainings, and kept."""
-    folder = study.runs_dir / "earlier_experiments"
-    path = folder / f"seed{seed}-{_digest(study, seed)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{path.name}.lock"):
+    path = study.runs_dir / identity(study, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.is_dir():
             found = measure(study, seed)
             with files.atomic_directory(path) as made:
@@ -146,5 +145,7 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
     }
 
 
-def _digest(study: Study, seed: int) -> str:
-    return hashlib.sha256(json.dumps(_origin(study, seed), sort_keys=True).encode()).hexdigest()[:8]
+def identity(study: Study, seed: int) -> str:
+    """The name of what is found for one seed, below the study's runs: readable first, then of what decides it."""
+    digest = hashlib.sha256(json.dumps(_origin(study, seed), sort_keys=True).encode()).hexdigest()[:8]
+    return f"earlier_experiments/seed{seed}-{digest}"

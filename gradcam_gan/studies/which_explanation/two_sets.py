@@ -21,6 +21,7 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.devices import (
     cpu_threads,
     keep_freed_memory,
+    memory_format,
     reproducible_kernels,
     resolve_device,
     resolve_precision,
@@ -81,9 +82,11 @@ def train_on_sets(
 ) -> Discriminator:
     """The same, always trained. An epoch ends with the smaller set; a last, smaller batch is left out."""
     device = resolve_device(config.device)
-    reduced = resolve_precision(config.precision, device) == "bfloat16"
+    precision = resolve_precision(config.precision, device)
+    reduced = precision == "bfloat16"
     network = _untrained(config, real.shape[1]).train()
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = memory_format(config.precision, precision, device)
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
     adam = torch.optim.Adam(
         network.parameters(), config.learning_rate, (config.beta1, config.beta2), fused=True
     )
