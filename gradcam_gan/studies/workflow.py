@@ -154,18 +154,16 @@ def make_figures(
 
 
 def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool) -> None:
-    """How many of the pairs come from the archive, and how many are still to be trained; nothing where none does."""
+    """How many of the pairs come from the archive, and how many are still to be trained; nothing without one."""
+    if not archive.path_of(study, "any").parent.is_dir():
+        return
     runs = {one.name: one for name in notebooks for one in study.needed_pairs(name)}
-    archived = [name for name in runs if archive.is_archived(study.runs_dir / name)]
+    archived = sum(archive.is_archived(study.runs_dir / name) for name in runs)
     missing = [one for name, one in runs.items() if not is_complete(study.runs_dir / name)]
-    if archived:
-        hours = sum(map(core_seconds, missing)) / 3600
-        rest = (
-            f"not there: {len(missing)}"
-            if complete
-            else f"to be trained: {len(missing)}, about {hours:.0f} core-hours"
-        )
-        tqdm.write(f"trainings of pairs: {len(archived)} from the archive; {rest}", file=sys.stdout)
+    hours = sum(map(core_seconds, missing)) / 3600
+    rest = "not there" if complete else f"to be trained, about {hours:.0f} core-hours"
+    said = f"trainings of pairs: {archived} from the archive, {len(missing)} {rest}"
+    tqdm.write(said, file=sys.stdout)
 
 
 def _run(

@@ -8,9 +8,8 @@ import torch
 from helpers import refused
 
 from gradcam_gan.errors import RunError
-from gradcam_gan.studies import archive, paths
+from gradcam_gan.studies import archive, paths, workflow
 from gradcam_gan.studies.study import Study
-from gradcam_gan.studies.workflow import complete_seeds
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import load_run
 
@@ -71,10 +70,23 @@ def test_what_is_back_is_complete_for_its_notebook_and_trained_again_for_one_tha
     archive.prepare(study, ["04_diffusion_gans"])
     names = [config.name for config in study.compared_configs()]
     assert all((study.runs_dir / f"{name}.scored").is_file() for name in names)
-    assert complete_seeds(study, study.figures_dir, "04_diffusion_gans") == {"pairs.seeds": [0, 1]}
-    assert complete_seeds(study, study.figures_dir, "05_explain_dudgan") == {}
+    assert workflow.complete_seeds(study, study.figures_dir, "04_diffusion_gans") == {"pairs.seeds": [0, 1]}
+    assert workflow.complete_seeds(study, study.figures_dir, "05_explain_dudgan") == {}
     archive.prepare(study, ["04_diffusion_gans", "05_explain_dudgan"])
     assert not any(study.runs_dir.iterdir())
+
+
+def test_make_figures_says_what_it_takes_from_the_archive_and_what_it_would_train(study, monkeypatch, capsys):
+    monkeypatch.setattr(workflow, "_run", lambda *arguments: None)
+    changes = study.changes()
+    workflow.make_figures("smoke", changes, only="04")
+    assert capsys.readouterr().out == (
+        "trainings of pairs: 4 from the archive, 0 to be trained, about 0 core-hours\n"
+    )
+    workflow.make_figures("smoke", changes, only="05")
+    assert "0 from the archive, 4 to be trained" in capsys.readouterr().out
+    workflow.make_figures("smoke", changes, only="04", complete=True)
+    assert "4 from the archive, 0 not there" in capsys.readouterr().out
 
 
 def test_a_run_that_is_here_stays(study, trained):
