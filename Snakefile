@@ -83,16 +83,14 @@ def needed(notebook):
         return [f"{study.config(study.seeds[0]).name}.trained"]
     if notebook.startswith(("01", "02")):
         return [f"{study.config(study.seeds[0]).name}.trained", *measured]
-    if notebook.startswith("03"):
-        baselines = [f"{study.pair_config(seed).name}.scored" for seed in study.pairs.seeds]
-        return [*(f"{arm}.scored" for arm in scorers), *baselines, *measured]
     if notebook.startswith("06"):
         return [f"seed{seed}.assessed" for seed in study.seeds]
-    if notebook.startswith("07"):
-        return [f"{run.name}.scored" for runs in study.guided_configs().values() for run in runs]
     if notebook.startswith("08"):
         return [f"seed{seed}.earlier" for seed in study.earlier.seeds]
-    return [f"{run.name}.scored" for run in study.compared_configs()]
+    scored = [f"{run.name}.scored" for run in study.needed_pairs(notebook)]
+    if notebook.startswith("03"):
+        return [*(f"{arm}.scored" for arm in scorers), *scored, *measured]
+    return scored
 
 
 rule figures:

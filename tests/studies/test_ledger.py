@@ -113,7 +113,7 @@ class TestReadme:
 class TestVerify:
     def test_the_same_results_are_reproduced(self, published):
         found = verify.compare(published, STUDY)
-        assert (found.holds, found.exact) == (True, True)
+        assert (found.holds, found.tolerance) == (True, 0)
         table = found.table
         assert (table["reproduced"] == table["values"]).all()
         assert f"{table['values'].sum():,} of {table['values'].sum():,} values" in found.certificate(1.0)
@@ -150,7 +150,10 @@ class TestVerify:
             if not path.name.startswith("07"):
                 path.unlink()
         found = verify.compare(published, again, whole=False)
-        assert found.holds
+        assert (found.holds, found.tolerance) == (True, 0)
+        guided = again / "07_side_information.json"
+        files.write_json(guided, {**files.read_json(guided), "cpu_capability": "NEON"})
+        assert verify.compare(published, again, whole=False).tolerance == verify.OF_ARCHIVED
         results = ledger.read(published)["results"]
         assert set(found.table["result"]) == {
             name for name in results if results[name]["notebook"][:2] == "07"
@@ -185,9 +188,13 @@ class TestVerify:
     def test_times_are_left_out_and_an_absent_value_equals_itself(self):
         one = pd.DataFrame({"fid": [1.0, math.nan], "name": ["a", "b"], "seconds": [1.0, 2.0]})
         other = one.assign(seconds=3.0)
-        found = verify.compare_tables(one, other, ["seconds"], exact=True)
+        found = verify.compare_tables(one, other, ["seconds"], tolerance=0)
         assert found == {"values": 4, "compared": 4, "reproduced": 4, "first": ""}
-        found = verify.compare_tables(one, other.iloc[:1], ["seconds"], exact=True)
+        near = one.assign(fid=[1.0005, math.nan])
+        for tolerance, reproduced in ((0, 3), (1e-3, 4), (1e-4, 3)):
+            found = verify.compare_tables(one, near, ["seconds"], tolerance=tolerance)
+            assert found["reproduced"] == reproduced
+        found = verify.compare_tables(one, other.iloc[:1], ["seconds"], tolerance=0)
         assert (found["reproduced"], found["first"]) == (0, "2 x 2 published, 1 x 2 now, or other columns")
 
     @pytest.mark.parametrize("profile", ["quick", "study"])
