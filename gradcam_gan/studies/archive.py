@@ -41,15 +41,13 @@ def is_archived(run: Path) -> bool:
 
 
 def networks_shown(study: Study, config: TrainingConfig) -> list[str]:
-    """The networks that ``DRAWN`` show of a training, as files of its folder: those of the pairs' first seed."""
-    if config.seed != study.pairs.seeds[0]:
-        return []
+    """The networks that ``DRAWN`` show of a training, as files of its folder: those of the pairs' first seed alone."""
+    seed, epochs, model = study.pairs.seeds[0], study.comparison_rows, study.guidance.models[0]
+    samples = [one.name for one in study.compared_configs() if one.seed == seed]  # notebook 4
+    plain, guided = (study.guided_configs()[arm][0].name for arm in (model, f"{model} guided"))  # notebook 7
     generator = "generator_average" if config.parts.averaging else "generator"
-    judges = ["discriminator", *(["classifier"] if config.parts.classifier else [])]
-    shown = [
-        (config.epochs, generator),
-        *((epoch, name) for epoch in study.comparison_rows for name in judges),
-    ]
+    shown = [(config.epochs, generator)] if config.name in (*samples, guided) else []
+    shown += [(epoch, "discriminator") for epoch in epochs if config.name in (plain, guided)]
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
 
 

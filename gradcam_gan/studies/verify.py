@@ -52,6 +52,7 @@ PLATFORM = (
 )  # with torch's version and the threads: equal to the last bit
 
 OF_ARCHIVED = 1e-3  # of its size a number may differ elsewhere that comes from the same networks
+HOW = {0: "to the last digit", OF_ARCHIVED: "to a thousandth", None: "by overlapping intervals"}
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,12 @@ class Comparison:
     """Published numbers beside those made again.
 
     Attributes:
-        table: a row a result: ``result``, and as ``compare_tables``.
+        table: a row a result: ``result``, ``how`` it was compared, and as ``compare_tables``.
         problems: what else is wrong, a line each.
-        tolerance: by how much of its size a value could differ; None: intervals had to overlap.
     """
 
     table: pd.DataFrame
     problems: list[str]
-    tolerance: float | None
 
     @property
     def holds(self) -> bool:
@@ -79,12 +78,7 @@ class Comparison:
         version = ".".join(torch.__version__.split(".")[:2])
         rest = counts["values"] - counts["compared"]
         without = f" ({rest:,} without an interval not compared)" if rest else ""
-        how = (
-            "by overlapping intervals"
-            if self.tolerance is None
-            else f"within {self.tolerance:g} of their size"
-        )
-        how = "to the last digit" if self.tolerance == 0 else how
+        how = " or ".join(one for one in HOW.values() if one in set(self.table["how"]))
         return (
             f"{counts['reproduced']:,} of {counts['compared']:,} values reproduced {how}{without}; "
             f"{minutes:.0f} min, torch {version}, {here['cpu_capability']}"
@@ -135,9 +129,9 @@ def _made_again(profile: str, cores: int | None, *, archived: bool) -> Path:
 def compare(published: Path, again: Path, *, whole: bool = True) -> Comparison:
     """Published results with those made again, value by value; times are left out.
 
-    Where platform, torch's version and threads are the same, values must be equal. Elsewhere a training ends with
-    another network: intervals must overlap, and values without one are not compared; but what is drawn from the archive
-    is of the same networks, and may differ by a thousandth.
+    Where a notebook ran on the same platform, with the same torch and threads, values must be equal. Elsewhere a
+    training ends with another network: intervals must overlap, and values without one are not compared; but what is
+    drawn from the archive is of the same networks, and may differ by a thousandth.
 
     Args:
         published: a folder of figures with its ledger.
@@ -150,9 +144,10 @@ def compare(published: Path, again: Path, *, whole: bool = True) -> Comparison:
     found = ledger.read(published)
     manifests, made = read_manifests(published), read_manifests(again)
     compared = [name for name in manifests if whole or name in made]
-    tolerance: float | None = None if whole else OF_ARCHIVED
-    if all(_same_platform(manifests[name], made.get(name)) for name in compared):
-        tolerance = 0
+    elsewhere = None if whole else OF_ARCHIVED
+    tolerances = {
+        name: 0 if _same_platform(manifests[name], made.get(name)) else elsewhere for name in compared
+    }
     rows, problems = [], _contradictions(published, found)
     for name, entry in found["results"].items():
         if entry["notebook"] not in compared:
@@ -162,9 +157,11 @@ def compare(published: Path, again: Path, *, whole: bool = True) -> Comparison:
             problems.append(f"{name}: not made again")
             continue
         tables = pd.read_csv(published / f"{name}.csv"), pd.read_csv(path)
-        rows.append({"result": name, **compare_tables(*tables, entry["times"], tolerance=tolerance)})
-    columns = ["result", "values", "compared", "reproduced", "first"]
-    return Comparison(pd.DataFrame(rows, columns=columns), problems, tolerance)
+        tolerance = tolerances[entry["notebook"]]
+        same = compare_tables(*tables, entry["times"], tolerance=tolerance)
+        rows.append({"result": name, "how": HOW[tolerance], **same})
+    columns = ["result", "how", "values", "compared", "reproduced", "first"]
+    return Comparison(pd.DataFrame(rows, columns=columns), problems)
 
 
 def compare_tables(
