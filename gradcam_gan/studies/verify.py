@@ -264,15 +264,15 @@ def judged(folder: Path, study: Study) -> Iterator[Claim]:
     """The claims of a folder of figures, judged from the tables there alone: of networks, of arms and models.
 
     Args:
-        folder: of figures; C1 to C5 need its networks' own tables, which of the profiles only the study has there.
-        study: the profile.
+        folder: of figures.
+        study: the profile; only one of several networks has published their own tables, which C1 to C6 need.
     """
 
     def table(name: str) -> pd.DataFrame:
         return pd.read_csv(folder / f"{name}.csv")
 
     results = {name for manifest in read_manifests(folder).values() for name in manifest["results"]}
-    networks = Tables.published(folder) if any((folder / "networks").glob("*.json")) else None
+    networks = Tables.published(folder) if study.planned > 1 else None
     if networks and "table_claims" in results:
         yield from (judge(name, networks) for name in RULES)
     if networks and "table_claims_pruning" in results:
