@@ -10,7 +10,6 @@ notebooks that need no other network of it (``DRAWN``), and for no others.
 
 import hashlib
 import io
-import json
 import shutil
 import zipfile
 import zlib
@@ -30,9 +29,14 @@ KEPT = ("*.csv", "config.json", "checkpoints/*/epoch.json", "checkpoints/*/*_dif
 DATE = (1980, 1, 1, 0, 0, 0)  # of every file: the same run gives the same bytes
 
 
+def folder_of(figures: Path) -> Path:
+    """Where the archives of a folder of figures are, if it has any."""
+    return figures / "archive"
+
+
 def path_of(study: Study, run: str) -> Path:
     """Where a run's archive is, if there is one."""
-    return study.figures_dir / "archive" / f"{run}.zip"
+    return folder_of(study.figures_dir) / f"{run}.zip"
 
 
 def is_archived(run: Path) -> bool:
@@ -57,7 +61,7 @@ def pack(study: Study) -> None:
     published = {
         name for notebook, found in manifests.items() if notebook[:2] in DRAWN for name in found["runs"]
     }
-    for old in path_of(study, "any").parent.glob("*.zip"):
+    for old in folder_of(study.figures_dir).glob("*.zip"):
         if old.stem not in published:
             old.unlink()
     for config in study.pair_configs():
@@ -71,8 +75,7 @@ def _zipped(run: Path, networks: Sequence[str]) -> bytes:
     """The content of a run's archive."""
     content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
-    manifest = files.sealed({**read_manifest(run), "archived": True})
-    content["manifest.json"] = (json.dumps(manifest, indent=2) + "\n").encode()
+    content["manifest.json"] = files.json_bytes(files.sealed({**read_manifest(run), "archived": True}))
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:
         for name in sorted(content):
@@ -82,7 +85,7 @@ def _zipped(run: Path, networks: Sequence[str]) -> bytes:
 
 def checksums(figures: Path) -> dict[str, str]:
     """SHA-256 of every archive of a folder of figures, by the run's name."""
-    archives = sorted((figures / "archive").glob("*.zip"))
+    archives = sorted(folder_of(figures).glob("*.zip"))
     return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
 
 

@@ -375,13 +375,12 @@ class Study(ValidatedModel):
 
     def pair_configs(self) -> list[TrainingConfig]:
         """Every training in the regime of the paired comparisons but the pruning experiment's arms."""
-        guided = [config for configs in self.guided_configs().values() for config in configs]
-        every = [*self.compared_configs(), *self.background_configs(), *guided]
+        every = [*self.compared_configs(), *self.background_configs(), *self.needed_pairs("07")]
         return list({config.name: config for config in every}.values())
 
     def needed_pairs(self, notebook: str) -> list[TrainingConfig]:
         """Those of the pairs that a notebook, its number first, reads; a plain one before those that go on from it."""
-        compared, guided = self.compared_configs(), self.guided_configs().values()
+        compared = self.compared_configs()
         plain = compared[: len(self.pairs.seeds)]
         match notebook[:2]:
             case "03":
@@ -389,7 +388,7 @@ class Study(ValidatedModel):
             case "04" | "05":
                 return compared
             case "07":
-                return [config for configs in guided for config in configs]
+                return [config for configs in self.guided_configs().values() for config in configs]
             case "01" | "02":
                 return [*plain, *self.background_configs()]
         return []

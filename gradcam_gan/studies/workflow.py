@@ -155,7 +155,7 @@ def make_figures(
 
 def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool) -> None:
     """How many of the pairs come from the archive, and how many are still to be trained; nothing without one."""
-    if not archive.path_of(study, "any").parent.is_dir():
+    if not archive.folder_of(study.figures_dir).is_dir():
         return
     runs = {one.name: one for name in notebooks for one in study.needed_pairs(name)}
     archived = sum(archive.is_archived(study.runs_dir / name) for name in runs)
@@ -241,21 +241,21 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
         ``seeds``, ``pairs.seeds``, both, or ``earlier.seeds``, by what the notebook needs; empty where there are none,
         and of the last notebook, which needs all others.
     """
+    number = notebook[:2]
 
     def done(config: TrainingConfig) -> bool:
         run = study.runs_dir / config.name
-        return is_complete(run) and (notebook[:2] in archive.DRAWN or not archive.is_archived(run))
+        return is_complete(run) and (number in archive.DRAWN or not archive.is_archived(run))
 
     def marked(name: str) -> bool:
         return (study.runs_dir / name).is_file()
 
-    if notebook[:2] == "99":  # its others would train
+    if number == "99":  # its others would train
         return {}
-    if notebook[:2] == "08":
+    if number == "08":
         earlier = [seed for seed in study.earlier.seeds if marked(f"seed{seed}.earlier")]
         return {"earlier.seeds": earlier} if earlier else {}
     networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
-    number = notebook[:2]
     paired = set(study.pairs.seeds) - {one.seed for one in study.needed_pairs(notebook) if not done(one)}
     if number in ("04", "05", "07"):
         return {"pairs.seeds": sorted(paired)} if paired else {}

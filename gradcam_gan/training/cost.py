@@ -11,7 +11,10 @@ MOST_IMAGES = 60_000
 
 
 def core_seconds(config: TrainingConfig) -> float:
-    """Seconds that a training takes on one core, with bfloat16 to a factor of two; of a folder as of 60,000."""
+    """Seconds that a training takes on one core, to a factor of about two with bfloat16.
+
+    An unknown folder counts as 60,000 images.
+    """
     images = config.train_images or IMAGES.get(config.data, MOST_IMAGES)
     per_image = (FIXED + PER_SQUARED_WIDTH * config.width**2) * (config.size / 64) ** 2
     return config.epochs * images * per_image * (LARGEST_MODEL if config.model else 1)

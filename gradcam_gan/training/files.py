@@ -53,9 +53,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """A JSON object as the content of a file."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object atomically."""
-    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_bytes(path, json_bytes(content))
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

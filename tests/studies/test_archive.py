@@ -17,6 +17,10 @@ MODEL = "dudgan"  # an averaged G, a classifier, two diffusions
 SCORES = "scores-0-20.csv"
 
 
+def two_seeds():
+    return Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A study of two seeds of a DCGAN and a DuDGAN that are trained, scored and published, in folders of its own."""
@@ -24,7 +28,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RUNS", folder / "runs")
         patch.setattr(paths, "FIGURES", folder / "figures")
-        study = Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+        study = two_seeds()
         for config in study.compared_configs():
             run = train(config, study.runs_dir)
             (run.path / SCORES).write_text("epoch,fid\n0,9.0\n")
@@ -41,7 +45,7 @@ def study(trained, tmp_path, monkeypatch):
     shutil.copytree(trained / "figures", tmp_path / "figures")
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
-    return Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+    return two_seeds()
 
 
 def test_runs_come_back_with_what_their_notebook_shows_and_no_more(study, trained):

@@ -206,6 +206,14 @@ class TestVerify:
         # quick has no tables of its networks
         assert count == len(claims) if profile == "study" else count == sum(name[0] == "P" for name in claims)
 
+    @pytest.mark.parametrize("claim", ["C3", "P5"])
+    def test_other_words_than_the_tables_give_are_found(self, published, monkeypatch, claim):
+        monkeypatch.setattr(paths, "FIGURES", published.parent)
+        stored = ledger.read(published)
+        stored["claims"][claim]["sentence"] += "!"
+        files.write_json(published / ledger.NAME, stored)
+        assert [problem[:4] for problem in verify.verify_verdicts("study")[1]] == [f"{claim}: "]
+
     def test_a_changed_table_of_a_network_changes_a_verdicts_number(self, published, monkeypatch):
         monkeypatch.setattr(paths, "FIGURES", published.parent)
 
