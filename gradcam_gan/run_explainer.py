@@ -97,6 +97,18 @@ class ExplainedRun:
         """The same at some of its epochs."""
         return replace(self, epochs=epochs)
 
+    def of(self, images: Sequence[int]) -> "ExplainedRun":
+        """The same of some of its images, by index."""
+        chosen = list(images)
+        return replace(
+            self,
+            images=self.images[chosen],
+            masks=self.masks[chosen],
+            signed={key: maps[chosen] for key, maps in self.signed.items()},
+            against={key: maps[chosen] for key, maps in self.against.items()},
+            logits={key: logits[chosen] for key, logits in self.logits.items()},
+        )
+
     def maps(self, reading: Reading, *, upsample: bool = True) -> Tensor:
         """Unnormalised maps of one reading: (E, N, H, W), or the layer's own (E, N, h, w) without upsampling."""
         size = self.images.shape[2:] if upsample else None
@@ -181,6 +193,11 @@ class RunExplainer(Generic[Trained]):
         self._calibration = calibration.to(self.device)
         self._calibration_labels = calibration_labels
         self._networks: dict[tuple[int, Statistics], nn.Module] = {}
+
+    @property
+    def epochs(self) -> list[int]:
+        """Those that the network is there of, ascending."""
+        return self.run.epochs_of(self.network) if isinstance(self.run, Run) else self.run.epochs
 
     def explained(self, epoch: int, statistics: Statistics) -> nn.Module:
         """The network after that many epochs under one kind of BatchNorm statistics, in eval mode."""
@@ -285,7 +302,7 @@ class RunExplainer(Generic[Trained]):
                 another shape.
         """
         masks = object_masks(images, masks).cpu()
-        epochs = self.run.epochs if epochs is None else list(epochs)
+        epochs = self.epochs if epochs is None else list(epochs)
         one_sided = [method for method in methods if method in METHODS and METHODS[method].one_sided]
         signed, against, logits = {}, {}, {}
         for epoch, kind in product(epochs, statistics):

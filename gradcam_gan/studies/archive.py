@@ -1,8 +1,9 @@
 """What published figures need of the trainings behind them, in the repository, so that nobody has to train first.
 
 ``figures/<profile>/archive/<run>.zip`` is a run's folder with less in it: the configuration, the manifest, the history,
-its scores and every epoch's record; what diffuses D's and C's input; and, of the runs whose pictures are shown, the
-networks behind these. All keep the checksums that they have in a run, and the ledger has each archive's own.
+its scores and what else was found of it (``Run.kept``), and every epoch's record; what diffuses D's and C's input; and,
+of the runs whose pictures are shown, the networks behind these. All keep the checksums that they have in a run, and the
+ledger has each archive's own.
 
 ``prepare`` brings them back among the other runs, where their manifest says ``archived``: such a run is there for the
 notebooks that need no other network of it (``DRAWN``), and for no others.
@@ -24,7 +25,7 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
 from gradcam_gan.training.runs import read_manifest
 
-DRAWN = ("04", "07")  # the notebooks, by number, that archived runs are enough for
+DRAWN = ("00", "01", "02", "04", "07")  # the notebooks, by number, that archived runs are enough for
 KEPT = ("*.csv", "config.json", "checkpoints/*/epoch.json", "checkpoints/*/*_diffusion.safetensors")
 DATE = (1980, 1, 1, 0, 0, 0)  # of every file: the same run gives the same bytes
 
@@ -45,13 +46,15 @@ def is_archived(run: Path) -> bool:
 
 
 def networks_shown(study: Study, config: TrainingConfig) -> list[str]:
-    """The networks that ``DRAWN`` show of a training, as files of its folder: those of the pairs' first seed alone."""
+    """The networks that ``DRAWN`` show of a training, as files of its folder: those of the first seeds alone."""
     seed, epochs, model = study.pairs.seeds[0], study.comparison_rows, study.guidance.models[0]
     samples = [one.name for one in study.compared_configs() if one.seed == seed]  # notebook 4
     plain, guided = (study.guided_configs()[arm][0].name for arm in (model, f"{model} guided"))  # notebook 7
     generator = "generator_average" if config.parts.averaging else "generator"
     shown = [(config.epochs, generator)] if config.name in (*samples, guided) else []
     shown += [(epoch, "discriminator") for epoch in epochs if config.name in (plain, guided)]
+    if config.name == study.config(study.seeds[0]).name:  # notebooks 0 to 2
+        shown += [(epoch, "discriminator") for epoch in study.figure_epochs]
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
 
 
@@ -64,7 +67,7 @@ def pack(study: Study) -> None:
     for old in folder_of(study.figures_dir).glob("*.zip"):
         if old.stem not in published:
             old.unlink()
-    for config in study.pair_configs():
+    for config in (study.config(study.seeds[0]), *study.pair_configs()):
         run, archive = study.runs_dir / config.name, path_of(study, config.name)
         if config.name in published and is_complete(run) and not is_archived(run):
             archive.parent.mkdir(parents=True, exist_ok=True)
@@ -97,16 +100,23 @@ def prepare(study: Study, notebooks: Sequence[str]) -> None:
     Raises:
         RunError: an archive is damaged.
     """
-    whole = {one.name for name in notebooks if name[:2] not in DRAWN for one in study.needed_pairs(name)}
-    for name in whole:
+    whole = _needed(study, [name for name in notebooks if name[:2] not in DRAWN])
+    for name, mark in whole.items():
         if is_archived(study.runs_dir / name):
-            (study.runs_dir / f"{name}.scored").unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
             shutil.rmtree(study.runs_dir / name)
-    for config in (one for name in notebooks if name[:2] in DRAWN for one in study.needed_pairs(name)):
-        run, archive = study.runs_dir / config.name, path_of(study, config.name)
-        if config.name not in whole and archive.is_file() and not run.exists():
+    for name, mark in _needed(study, [name for name in notebooks if name[:2] in DRAWN]).items():
+        run, archive = study.runs_dir / name, path_of(study, name)
+        if name not in whole and archive.is_file() and not run.exists():
             _bring_back(archive, run)
-            run.with_name(f"{run.name}.scored").touch()  # the workflow's mark
+            mark.touch()
+
+
+def _needed(study: Study, notebooks: Sequence[str]) -> dict[str, Path]:
+    """The trainings, by name, that notebooks read, and what the workflow marks them with when they are done."""
+    marks = {one.name: "trained" for name in notebooks for one in study.needed_networks(name)}
+    marks |= {one.name: "scored" for name in notebooks for one in study.needed_pairs(name)}
+    return {name: study.runs_dir / f"{name}.{mark}" for name, mark in marks.items()}
 
 
 def _bring_back(archive: Path, run: Path) -> None:

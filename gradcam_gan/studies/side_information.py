@@ -4,10 +4,10 @@ G learns more from the pixels that D's map of its image marks (``training/guidan
 that is guided, or that has a control in the map's place; what comes before guidance starts is the same in all of them.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +30,6 @@ from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
-from gradcam_gan.training import files
 from gradcam_gan.training.guidance import LAYER
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import Run
@@ -92,18 +91,15 @@ def looks(
         of the same image (NaN of the plain ones).
     """
     how = f"{PRIMARY} {SAME_PLACE} {len(calibration)} {count}"
-    name = f"looks-{hashlib.sha256(how.encode()).hexdigest()[:8]}.csv"
     tables = []
     for arm, own in runs.items():
         for run, plain in zip(own, runs[arm.split()[0]], strict=True):
-            path = run.path / name
-            if not path.is_file():
-                files.write_table(path, pd.DataFrame([_looks(run, plain, calibration, count, device)]))
-            tables.append(files.read_table(path).assign(model=arm, seed=run.config.seed))
+            find = partial(_looks, run, plain, calibration, count, device)
+            tables.append(run.kept("looks", how, find).assign(model=arm, seed=run.config.seed))
     return pd.concat(tables, ignore_index=True).set_index(["model", "seed"]).reset_index()
 
 
-def _looks(run: Run, plain: Run, calibration: Tensor, count: int, device: torch.device) -> dict[str, float]:
+def _looks(run: Run, plain: Run, calibration: Tensor, count: int, device: torch.device) -> pd.DataFrame:
     """What ``looks`` says of one run."""
     explainer = RunExplainer(run, calibration, device)
     made, labels = explainer.generated(run.config.epochs, count)
@@ -113,7 +109,8 @@ def _looks(run: Run, plain: Run, calibration: Tensor, count: int, device: torch.
     if run is not plain:
         theirs = _signed(RunExplainer(plain, calibration, device), made, labels)
         different = float((map_change(maps, theirs) > 1 - SAME_PLACE).double().mean())
-    return {**measure_epoch(evidence_maps(maps, PRIMARY.evidence), focus), "different": different}
+    measured = measure_epoch(evidence_maps(maps, PRIMARY.evidence), focus)
+    return pd.DataFrame([{**measured, "different": different}])
 
 
 def _signed(explainer: RunExplainer, images: Tensor, labels: Tensor) -> Tensor:

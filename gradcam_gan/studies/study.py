@@ -378,6 +378,15 @@ class Study(ValidatedModel):
         every = [*self.compared_configs(), *self.background_configs(), *self.needed_pairs("07")]
         return list({config.name: config for config in every}.values())
 
+    def needed_networks(self, notebook: str) -> list[TrainingConfig]:
+        """Those of its own networks that a notebook, its number first, reads itself, and not only their tables."""
+        match notebook[:2]:
+            case "00" | "01" | "02":
+                return self.configs()[:1]
+            case "03" | "06":
+                return self.configs()
+        return []
+
     def needed_pairs(self, notebook: str) -> list[TrainingConfig]:
         """Those of the pairs that a notebook, its number first, reads; a plain one before those that go on from it."""
         compared = self.compared_configs()

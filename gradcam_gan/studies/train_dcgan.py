@@ -6,14 +6,17 @@ A D beside a G of noise, or of one image over and over, explains nothing about d
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gradcam_gan.data import to_bytes, to_model_range
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health, trained_well
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
+from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
 
 CURVES = {
@@ -137,20 +140,32 @@ def training_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def generate(run: Run, epochs: Sequence[int], latents: Tensor) -> Tensor:
-    """Images (E, K, C, H, W) in [-1, 1] of the same latents (K, 100) at several epochs."""
-    with torch.no_grad():
-        return torch.stack([run.generator(epoch)(latents) for epoch in epochs])
+def samples(run: Run, epochs: Sequence[int], count: int) -> Tensor:
+    """Images uint8 (E, K, C, H, W) of the same K latents at several epochs; kept with the run."""
+
+    def find() -> pd.DataFrame:
+        latents = fixed_latents(count)
+        with torch.no_grad():
+            made = torch.stack([to_bytes(run.generator(epoch)(latents)) for epoch in epochs])
+        return pd.DataFrame(made.flatten(0, 1).flatten(1).numpy())
+
+    found = run.kept("samples", f"{count} {[*epochs]}", find).to_numpy(np.uint8)
+    size = (run.manifest["channels"], run.config.size, run.config.size)
+    return torch.from_numpy(found).view(len(epochs), count, *size)
 
 
 def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
-    """A row per epoch and latent of ``generate``: mean brightness, contrast (standard deviation), and ink.
+    """A row per epoch and latent of ``samples``: mean brightness, contrast (standard deviation), and ink.
+
+    Args:
+        samples: uint8 (E, K, C, H, W).
+        epochs: E.
 
     Returns:
         Columns ``epoch``, ``latent`` (index), ``mean`` (-1 to 1), ``contrast`` and ``ink``, the share of pixels
         brighter than mid-grey (0 to 1).
     """
-    pixels = samples.flatten(2)
+    pixels = to_model_range(samples).flatten(2)
     keys = pd.MultiIndex.from_product([epochs, range(samples.shape[1])], names=["epoch", "latent"])
     table = pd.DataFrame(
         {

@@ -154,15 +154,16 @@ def make_figures(
 
 
 def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool) -> None:
-    """How many of the pairs come from the archive, and how many are still to be trained; nothing without one."""
+    """How many trainings come from the archive, and how many are still to be done; nothing without one."""
     if not archive.folder_of(study.figures_dir).is_dir():
         return
-    runs = {one.name: one for name in notebooks for one in study.needed_pairs(name)}
+    needed = (one for name in notebooks for one in (*study.needed_networks(name), *study.needed_pairs(name)))
+    runs = {one.name: one for one in needed}
     archived = sum(archive.is_archived(study.runs_dir / name) for name in runs)
     missing = [one for name, one in runs.items() if not is_complete(study.runs_dir / name)]
     hours = sum(map(core_seconds, missing)) / 3600
     rest = "not there" if complete else f"to be trained, about {hours:.0f} core-hours"
-    said = f"trainings of pairs: {archived} from the archive, {len(missing)} {rest}"
+    said = f"trainings: {archived} from the archive, {len(missing)} {rest}"
     tqdm.write(said, file=sys.stdout)
 
 

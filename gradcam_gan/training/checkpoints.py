@@ -138,7 +138,7 @@ class SingleNetwork:
 
     def __init__(self, network: nn.Module) -> None:
         self.path = Path(type(network).__name__)  # where messages say that something is missing
-        self.epochs, self.keys = [0], {"seed": 0}
+        self.epochs, self.keys, self.generates = [0], {"seed": 0}, False
         self.history = pd.DataFrame({"epoch": [0]})
         self._network = network
 

@@ -13,9 +13,10 @@ of before there were checksums are read without.
 """
 
 import dataclasses
+import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -198,6 +199,35 @@ class Run:
     def epochs(self) -> list[int]:
         """The epochs that can be loaded, ascending; 0 is the untrained state."""
         return CheckpointFolder(self.path / "checkpoints").epochs()
+
+    def epochs_of(self, network: str) -> list[int]:
+        """Those of them that one network, by its file's name, is there of: a run from an archive has few."""
+        folder = CheckpointFolder(self.path / "checkpoints")
+        return [
+            epoch for epoch in self.epochs if (folder.epoch_path(epoch) / f"{network}.safetensors").is_file()
+        ]
+
+    @property
+    def generates(self) -> bool:
+        """Whether a G is there wherever a D is."""
+        name = "generator_average" if self.config.parts.averaging else "generator"
+        return set(self.epochs_of("discriminator")) <= set(self.epochs_of(name))
+
+    def kept(self, name: str, how: str, find: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """What is found of the run, kept in its folder: found once, and there without the networks.
+
+        Args:
+            name: of the file, with a digest of ``how``.
+            how: all that decides what is found.
+            find: finds it.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / f"{name}-{hashlib.sha256(how.encode()).hexdigest()[:8]}.csv"
+        if not path.is_file():
+            files.write_table(path, find())
+        return files.read_table(path)
 
     def discriminator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
         """D after that many epochs, in eval mode.

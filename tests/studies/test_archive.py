@@ -9,6 +9,7 @@ from helpers import refused
 
 from gradcam_gan.errors import RunError
 from gradcam_gan.studies import archive, paths, workflow
+from gradcam_gan.studies.explore.subjects import complete_runs, run_explorer
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training.loop import train
 from gradcam_gan.training.runs import load_run
@@ -18,7 +19,8 @@ SCORES = "scores-0-20.csv"
 
 
 def two_seeds():
-    return Study.load("smoke", seeds=[0, 1], **{"pairs.seeds": [0, 1], "comparison.models": [MODEL]})
+    changes = {"pairs.seeds": [0, 1], "figure_epochs": [1, 3], "comparison.models": [MODEL]}
+    return Study.load("smoke", seeds=[0, 1], **changes)
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +31,14 @@ def trained(tmp_path_factory):
         patch.setattr(paths, "RUNS", folder / "runs")
         patch.setattr(paths, "FIGURES", folder / "figures")
         study = two_seeds()
-        for config in study.compared_configs():
-            run = train(config, study.runs_dir)
-            (run.path / SCORES).write_text("epoch,fid\n0,9.0\n")
         study.figures_dir.mkdir(parents=True)
-        manifest = {"runs": {config.name: {} for config in study.compared_configs()}, "results": {}}
-        (study.figures_dir / "04_diffusion_gans.json").write_text(json.dumps(manifest))
+        shown = {"02_epoch_heatmaps": study.configs(), "04_diffusion_gans": study.compared_configs()}
+        for notebook, configs in shown.items():
+            for config in configs:
+                run = train(config, study.runs_dir)
+                (run.path / SCORES).write_text("epoch,fid\n0,9.0\n")
+            manifest = {"runs": {config.name: {} for config in configs}, "results": {}}
+            (study.figures_dir / f"{notebook}.json").write_text(json.dumps(manifest))
         archive.pack(study)
     return folder
 
@@ -70,6 +74,37 @@ def test_runs_come_back_with_what_their_notebook_shows_and_no_more(study, traine
             assert f"delete {found.path} and train again" in said
 
 
+def test_the_shown_network_comes_back_with_its_discriminators_at_the_rows_of_figure_1(study, trained):
+    first, other = study.configs()
+    archive.prepare(study, ["02_epoch_heatmaps"])
+    found, original = (
+        load_run(folder / first.name) for folder in (study.runs_dir, trained / "runs" / "smoke")
+    )
+    assert found.epochs == original.epochs
+    assert found.epochs_of("discriminator") == study.figure_epochs
+    for epoch in study.figure_epochs:
+        mine, theirs = (run.discriminator(epoch).state_dict() for run in (found, original))
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    assert not (study.runs_dir / other.name).exists()  # others have their tables
+    assert (study.runs_dir / f"{first.name}.trained").is_file()
+    archive.prepare(study, ["02_epoch_heatmaps", "06_which_explanation"])
+    assert not any(study.runs_dir.glob(f"{first.name}*"))
+
+
+def test_the_explorer_shows_of_archived_runs_what_is_there(study):
+    archive.prepare(study, ["02_epoch_heatmaps", "04_diffusion_gans"])
+    runs, refused_ones = complete_runs(paths.RUNS)
+    assert set(runs.values()) == {
+        study.runs_dir / one.name for one in (study.configs()[0], study.compared_configs()[0])
+    }
+    assert not refused_ones
+    explorer = run_explorer(load_run(study.runs_dir / study.configs()[0].name), "archived", 16)
+    assert explorer.epochs == study.figure_epochs
+    assert explorer.sources == ["real", "yours"]
+    assert explorer.statistics["settled"] == "it needs the generator"
+    assert explorer.view(explorer.first).setting.epoch == study.figure_epochs[-1]
+
+
 def test_what_is_back_is_complete_for_its_notebook_and_trained_again_for_one_that_needs_it_whole(study):
     archive.prepare(study, ["04_diffusion_gans"])
     names = [config.name for config in study.compared_configs()]
@@ -84,9 +119,7 @@ def test_make_figures_says_what_it_takes_from_the_archive_and_what_it_would_trai
     monkeypatch.setattr(workflow, "_run", lambda *arguments: None)
     changes = study.changes()
     workflow.make_figures("smoke", changes, only="04")
-    assert capsys.readouterr().out == (
-        "trainings of pairs: 4 from the archive, 0 to be trained, about 0 core-hours\n"
-    )
+    assert capsys.readouterr().out == ("trainings: 4 from the archive, 0 to be trained, about 0 core-hours\n")
     workflow.make_figures("smoke", changes, only="05")
     assert "0 from the archive, 4 to be trained" in capsys.readouterr().out
     workflow.make_figures("smoke", changes, only="04", complete=True)
@@ -102,7 +135,7 @@ def test_a_run_that_is_here_stays(study, trained):
 def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, trained):
     shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
     before = archive.checksums(study.figures_dir)
-    assert set(before) == {config.name for config in study.compared_configs()}
+    assert set(before) == {config.name for config in (study.configs()[0], *study.compared_configs())}
     archive.path_of(study, "of-another-time").write_bytes(b"")
     archive.pack(study)
     assert archive.checksums(study.figures_dir) == before

@@ -4,9 +4,10 @@ import pytest
 import torch
 from helpers import assert_nothing_is_cut_off, draw, legend_of
 
+from gradcam_gan.data import to_bytes
 from gradcam_gan.studies import train_dcgan
 from gradcam_gan.studies.style import PAGE
-from gradcam_gan.studies.train_dcgan import generate, histories, sample_table
+from gradcam_gan.studies.train_dcgan import histories, sample_table, samples
 from gradcam_gan.training.loop import fixed_latents
 
 
@@ -109,15 +110,19 @@ def test_training_curves_have_a_line_per_seed_and_a_mean(seeds):
     assert mean.get_ydata() == pytest.approx(np.arange(1, 11) + 0.1 * np.mean(seeds))
 
 
-def test_generate_makes_the_same_latents_at_every_epoch_in_the_order_asked_for(tiny_run):
-    latents = fixed_latents(4)
-    samples = generate(tiny_run, [3, 0, 3], latents)
-    assert samples.shape == (3, 4, 1, 64, 64)
+def test_samples_are_of_the_same_latents_at_every_epoch_and_are_kept_without_the_generator(
+    tiny_run, monkeypatch
+):
+    found = samples(tiny_run, [3, 0, 3], 4)
+    assert found.shape == (3, 4, 1, 64, 64)
     with torch.no_grad():
-        for found, epoch in zip(samples, [3, 0, 3], strict=True):
-            assert torch.equal(found, tiny_run.generator(epoch)(latents))
-    assert not torch.equal(samples[0], samples[1])
-    torch.testing.assert_close(generate(tiny_run, [3], latents[2:3])[0], samples[0, 2:3])
+        for mine, epoch in zip(found, [3, 0, 3], strict=True):
+            assert torch.equal(mine, to_bytes(tiny_run.generator(epoch)(fixed_latents(4))))
+    assert not torch.equal(found[0], found[1])
+    monkeypatch.delattr(type(tiny_run), "generator")
+    assert torch.equal(samples(tiny_run, [3, 0, 3], 4), found)
+    with pytest.raises(AttributeError):  # other epochs are other samples
+        samples(tiny_run, [3], 4)
 
 
 class TestSampleTable:

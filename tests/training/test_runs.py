@@ -211,6 +211,23 @@ def test_a_changed_value_is_noticed_and_the_way_out_named(run, tmp_path, name):
     assert f"delete {path} and train again" in message
 
 
+def test_what_was_found_of_a_run_is_found_once_for_every_way_and_its_damage_is_noticed(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    run, found = load_run(tmp_path / "run"), []
+
+    def find():
+        found.append(pd.DataFrame({"value": [0.1 + len(found), 1 / 3]}))
+        return found[-1]
+
+    pd.testing.assert_frame_equal(run.kept("thing", "one way", find), found[0], check_exact=True)
+    pd.testing.assert_frame_equal(run.kept("thing", "one way", find), found[0], check_exact=True)
+    pd.testing.assert_frame_equal(run.kept("thing", "another", find), found[1], check_exact=True)
+    assert len(found) == 2
+    for path in run.path.glob("thing-*.csv"):
+        path.write_bytes(path.read_bytes().replace(b"3", b"4"))
+    assert "is damaged" in refused(run.kept, "thing", "one way", find, error=RunError)
+
+
 def test_a_changed_bit_of_a_network_is_noticed(run, tmp_path):
     path = shutil.copytree(run.path, tmp_path / "run")
     damaged = path / "checkpoints/epoch-0001/generator.safetensors"

@@ -5,9 +5,11 @@ resolution and dropped.
 """
 
 import gzip
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import Self, cast
@@ -26,7 +28,7 @@ from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import map_change, object_masks
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
-from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
+from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
 from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
@@ -40,6 +42,7 @@ from gradcam_gan.training.runs import Run
 LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part of the logit
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
+SHOWN: tuple[Statistics, ...] = ("running", "settled")  # of the images that stand for a network
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
 PADDINGS: tuple[Padding, ...] = ("zeros", "background")  # as in the paper's code, and without a frame
 PARTS = {
@@ -316,7 +319,7 @@ def _explain(
     only a linear head follows the layer. ``auc_logit``. All NaN without generated images.
     """
     both, count = to_model_range(probes), len(probes)
-    if isinstance(explainer.run, Run) or explainer.run.generates:
+    if explainer.run.generates:
         both = torch.cat([both, explainer.generated(epoch, count)[0].cpu()])
     signed, numbers, logits = {}, {}, {}
     for statistics in dict.fromkeys(reading.statistics for reading in readings):
@@ -390,6 +393,40 @@ def block3_arithmetic(explainer: RunExplainer, images: Tensor, epochs: Sequence[
     return pd.DataFrame(rows)
 
 
+def shown_images(study: Study, explainer: RunExplainer[Run], images: Tensor) -> ExplainedRun:
+    """Images after every epoch by the primary reading, its statistics running and settled; kept with the run.
+
+    Args:
+        study: whose calibration images the explainer has.
+        explainer: of a run.
+        images: uint8 (N, C, H, W).
+    """
+    run, place = explainer.run, (PRIMARY.layer, PRIMARY.method)
+
+    def find() -> pd.DataFrame:
+        found = explainer.explain(images, statistics=SHOWN, methods=[PRIMARY.method], layers=[PRIMARY.layer])
+        parts = []
+        for epoch, statistics in product(found.epochs, SHOWN):
+            maps = found.signed[epoch, statistics, *place]
+            columns = [f"map_{row}_{column}" for row, column in np.ndindex(maps.shape[1:])]
+            part = pd.DataFrame(maps.flatten(1).numpy(), columns=columns)
+            logit = found.logits[epoch, statistics].numpy()
+            parts.append(part.assign(epoch=epoch, statistics=statistics, logit=logit))
+        return pd.concat(parts, ignore_index=True)
+
+    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+    table = run.kept("shown", f"{PRIMARY} {SHOWN} {study.calibration_images} {digest}", find)
+    values = table.filter(like="map_")
+    size = [int(number) + 1 for number in values.columns[-1].split("_")[1:]]
+    shape = (len(run.epochs), len(SHOWN), len(images))
+    maps = torch.tensor(values.to_numpy(np.float32)).view(*shape, *size)
+    scores = torch.tensor(table["logit"].to_numpy(np.float32)).view(shape)
+    keys = [(i, j, (epoch, SHOWN[j])) for i, epoch in enumerate(run.epochs) for j in range(len(SHOWN))]
+    signed = {(*key, *place): maps[i, j] for i, j, key in keys}
+    logits = {key: scores[i, j] for i, j, key in keys}
+    return ExplainedRun(run, images, object_masks(images), run.epochs, signed, {}, logits)
+
+
 def padding_shares(study: Study) -> pd.DataFrame:
     """The cause of C5: the share of probes that D looks around, by padding, in the regime of the pairs.
 
@@ -400,17 +437,22 @@ def padding_shares(study: Study) -> pd.DataFrame:
     """
     found: dict[str, dict[int, float]] = {}
     for seed, padding in product(study.pairs.seeds, PADDINGS):
-        config = study.pair_config(seed, padding)
-        images, probes = (training_images(config, split).images for split in ("train", "test"))
-        explainer = RunExplainer(train(config, study.runs_dir), images[: study.calibration_images])
-        probes, heats = probes[: study.probe_images], []
-        for epoch in explainer.run.epochs[-3:]:
-            maps, _ = explainer.signed(probes, epoch, PRIMARY.statistics, [PRIMARY.method], [PRIMARY.layer])
-            heats.append(evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence))
-        focus = DigitFocus(probes, heats[0].shape[1:])
-        shares = [measure_epoch(heat, focus)["around"] for heat in heats]
-        found.setdefault(padding, {})[seed] = float(np.mean(shares))
+        run = train(study.pair_config(seed, padding), study.runs_dir)
+        find = partial(_last_epochs, study, run)
+        measured = run.kept("last-epochs", f"{PRIMARY} {study.probe_images}", find)
+        found.setdefault(padding, {})[seed] = float(measured["around"].mean())
     return pd.DataFrame(found).rename_axis("seed")
+
+
+def _last_epochs(study: Study, run: Run) -> pd.DataFrame:
+    """``measure_epoch`` of the probes at the last three epochs, under the primary reading: a row an epoch."""
+    probes = training_images(run.config, "test").images[: study.probe_images]
+    explainer, rows = RunExplainer(run, probes), []  # running statistics need no calibration
+    for epoch in run.epochs[-3:]:
+        maps, _ = explainer.signed(probes, epoch, PRIMARY.statistics, [PRIMARY.method], [PRIMARY.layer])
+        heat = evidence_maps(maps[PRIMARY.layer, PRIMARY.method], PRIMARY.evidence)
+        rows.append({"epoch": epoch, **measure_epoch(heat, DigitFocus(probes, heat.shape[1:]))})
+    return pd.DataFrame(rows)
 
 
 def extreme_probes(probes: pd.DataFrame, count: int) -> dict[str, list[int]]:

@@ -18,8 +18,6 @@ from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.explaining.methods import METHODS, Weighting
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
-from gradcam_gan.training.checkpoints import Checkpoints
-from gradcam_gan.training.runs import Run
 
 Source = Literal["real", "generated", "yours"]
 SHOWN = 20  # images of a kind in the grid
@@ -107,7 +105,7 @@ class Explorer:
         check_images(images)
         if len(captions) != len(images):
             raise InputError(f"{len(captions)} captions for {len(images)} images; give one for each")
-        self.name, self.layers, self.epochs = name, list(layers), list(explainer.run.epochs)
+        self.name, self.layers, self.epochs = name, list(layers), explainer.epochs
         self._explainer, self._real, self._labels = explainer, _as_floats(images), labels
         self._captions = list(captions)
         self._own: tuple[Tensor, Tensor] | None = None
@@ -150,9 +148,7 @@ class Explorer:
     @property
     def sources(self) -> list[Source]:
         """The kinds of images that there are."""
-        run = self._explainer.run
-        generates = isinstance(run, Run) or (isinstance(run, Checkpoints) and run.generates)
-        return ["real", "generated", "yours"] if generates else ["real", "yours"]
+        return ["real", "generated", "yours"] if self._explainer.run.generates else ["real", "yours"]
 
     @property
     def statistics(self) -> dict[Statistics, str]:

@@ -23,7 +23,7 @@ from gradcam_gan.validation import choose
 
 
 def complete_runs(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """The complete runs of every profile.
+    """The complete runs of every profile, but those that came from an archive without any D.
 
     Args:
         folder: that holds a folder a profile, such as ``runs/``.
@@ -34,7 +34,7 @@ def complete_runs(folder: Path) -> tuple[dict[str, Path], list[str]]:
     found, refused = {}, []
     for path in sorted(manifest.parent for manifest in folder.glob("*/*/manifest.json")):
         try:
-            if is_complete(path):
+            if is_complete(path) and any(path.glob("checkpoints/*/discriminator.safetensors")):
                 config = TrainingConfig.stored(read_json(path / "config.json"))
                 found[_label(path, config)] = path
         except GradcamGanError as error:
@@ -120,7 +120,7 @@ def _explorer(
     name: str | None = None,
     layers: Sequence[str] = (),
 ) -> Explorer:
-    network = explainer.explained(explainer.run.epochs[-1], "running")
+    network = explainer.explained(explainer.epochs[-1], "running")
     known = spatial_layers(network, images[:2])
     for layer in layers:
         choose("layer", layer, known)

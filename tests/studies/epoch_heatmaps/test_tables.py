@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
+from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps import tables
 from gradcam_gan.studies.epoch_heatmaps.tables import (
     DigitFocus,
@@ -27,6 +28,8 @@ from gradcam_gan.studies.epoch_heatmaps.tables import (
 )
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 from gradcam_gan.studies.study import Study
+from gradcam_gan.training.loop import training_images
+from gradcam_gan.training.runs import load_run
 
 ROWS = (1, 3)
 SCORES = pd.DataFrame({"epoch": [1, 2, 3], "fid": [30.0, 20.0, 10.0], "recall": [0.1, 0.3, 0.5]})
@@ -240,3 +243,33 @@ def test_a_layer_without_places_is_one_line(digits):
     run = type("Any", (), {"discriminator": lambda self, epoch, device: network})()
     message = refused(RunExplainer(run, digits[:4]).signed, digits[:4], 1, "running", layers=["1"])
     assert "layer='1' gives shape (4, 512), which has no spatial extent" in message
+
+
+def test_shown_images_are_kept_with_the_run_as_they_were_explained(explainer, digits, monkeypatch):
+    study, images = Study.load("smoke"), digits[:3]
+    explained = explainer.explain(images, statistics=tables.SHOWN)
+    first = tables.shown_images(study, explainer, images)
+    monkeypatch.delattr(type(explainer), "explain")
+    for found in (first, tables.shown_images(study, explainer, images)):
+        assert found.epochs == explained.epochs
+        for statistics in tables.SHOWN:
+            reading = replace(PRIMARY, statistics=statistics)
+            assert found.maps(reading).equal(explained.maps(reading))
+            one, theirs = (some.at([3, 1]).of([2, 0]) for some in (found, explained))
+            pd.testing.assert_frame_equal(one.table([reading]), theirs.table([reading]))
+    with pytest.raises(AttributeError):
+        tables.shown_images(study, explainer, digits[1:4])
+
+
+def test_the_last_epochs_of_the_paddings_are_kept_with_their_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    study = Study.load("smoke", **{"pairs.seeds": [0, 1], "probe_images": 32})
+    found = tables.padding_shares(study)
+    assert list(found) == list(tables.PADDINGS)
+    run = load_run(study.runs_dir / study.pair_config(1, "background").name)
+    probes = training_images(run.config, "test").images[:32]
+    explained = RunExplainer(run, probes).explain(probes, run.epochs[-3:], statistics=["running"])
+    lift = explained.measures([PRIMARY])["focus_lift"]
+    assert found["background"][1] == pytest.approx((lift < tables.AROUND).mean())
+    monkeypatch.delattr(RunExplainer, "signed")
+    pd.testing.assert_frame_equal(tables.padding_shares(study), found)
