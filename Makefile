@@ -57,7 +57,7 @@ figures: setup ## every figure and table, into figures/PROFILE (default: quick)
 	@$(RUN) -m gradcam_gan figures --profile $(PROFILE) $(SET) --cores $(CORES) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(FOLDER),--folder $(FOLDER)) $(if $(COMPLETE),--complete) --snakemake="$(SNAKEMAKE_ARGS)"
 
-publish: ## make figures, then keep them: quick's outputs in notebooks/, the study's verdicts in README.md
+publish: ## make figures, then keep them: outputs in notebooks/ (the study's where its archive is enough), verdicts in README.md
 	@$(MAKE) --no-print-directory figures
 	@$(RUN) -m gradcam_gan publish --profile $(PROFILE)
 

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
     publish = commands.add_parser(
-        "publish", help="keep outputs in the notebooks (quick), or verdicts in the README (study)"
+        "publish", help="keep outputs in the notebooks, numbers in the ledger and the README"
     )
     publish.add_argument("--profile", default="quick", help="quick or study; default: quick")
 

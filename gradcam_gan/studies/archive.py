@@ -53,7 +53,7 @@ def networks_shown(study: Study, config: TrainingConfig) -> list[str]:
     generator = "generator_average" if config.parts.averaging else "generator"
     shown = [(config.epochs, generator)] if config.name in (*samples, guided) else []
     shown += [(epoch, "discriminator") for epoch in epochs if config.name in (plain, guided)]
-    if config.name == study.config(study.seeds[0]).name:  # notebooks 0 to 2
+    if config in study.needed_networks("02"):
         shown += [(epoch, "discriminator") for epoch in study.figure_epochs]
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
 
@@ -67,11 +67,19 @@ def pack(study: Study) -> None:
     for old in folder_of(study.figures_dir).glob("*.zip"):
         if old.stem not in published:
             old.unlink()
-    for config in (study.config(study.seeds[0]), *study.pair_configs()):
+    for config in (*study.needed_networks("02"), *study.pair_configs()):
         run, archive = study.runs_dir / config.name, path_of(study, config.name)
         if config.name in published and is_complete(run) and not is_archived(run):
             archive.parent.mkdir(parents=True, exist_ok=True)
             files.write_bytes(archive, _zipped(run, networks_shown(study, config)))
+
+
+def is_enough(study: Study, notebook: str) -> bool:
+    """Whether the archive has all trainings that a notebook's published figures came from."""
+    found = read_manifests(study.figures_dir).get(notebook)
+    return (
+        bool(found) and notebook[:2] in DRAWN and all(path_of(study, run).is_file() for run in found["runs"])
+    )
 
 
 def _zipped(run: Path, networks: Sequence[str]) -> bytes:

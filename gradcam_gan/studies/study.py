@@ -379,10 +379,12 @@ class Study(ValidatedModel):
         return list({config.name: config for config in every}.values())
 
     def needed_networks(self, notebook: str) -> list[TrainingConfig]:
-        """Those of its own networks that a notebook, its number first, reads itself, and not only their tables."""
+        """Those in the paper's regime that a notebook, its number first, reads itself, and not only their tables."""
         match notebook[:2]:
-            case "00" | "01" | "02":
+            case "00" | "01":
                 return self.configs()[:1]
+            case "02":
+                return [self.configs()[0], self.paper28_config()]
             case "03" | "06":
                 return self.configs()
         return []

@@ -342,25 +342,30 @@ def store_outputs(executed: Path, notebook: Path) -> None:
 
 
 def publish(study: Study) -> None:
-    """Keep a profile's results in the repository: quick's outputs in the notebooks, the study's archive, a ledger.
+    """Keep a profile's results in the repository: outputs in the notebooks, the study's archive, a ledger.
 
-    Brings what the READMEs draw from the ledgers up to date.
+    A notebook that the study's archive is enough for shows the study's outputs, every other one quick's. Brings up to
+    date what the READMEs draw from the ledgers.
 
     Args:
-        study: a profile whose notebooks have run (``make figures``).
+        study: a profile whose notebooks, or some of them, have run (``make figures``).
 
     Raises:
-        InputError: nothing of this profile is published, a notebook has not run, or has changed since.
+        InputError: nothing of this profile is published, no notebook has run, or one has changed since.
     """
     choose("profile", study.profile, (OUTPUTS_PROFILE, VERDICTS_PROFILE))
-    if study.profile == OUTPUTS_PROFILE:
-        for notebook in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-            executed = study.runs_dir / "notebooks" / notebook.name
-            if not executed.is_file():
-                raise InputError(f"{executed} does not exist; make figures PROFILE={study.profile} makes it")
-            store_outputs(executed, notebook)
+    executed = sorted((study.runs_dir / "notebooks").glob("*.ipynb"))
+    if not executed:
+        raise InputError(
+            f"no notebook of profile {study.profile} has run; make figures PROFILE={study.profile} runs them"
+        )
     if study.profile == VERDICTS_PROFILE:
         archive.pack(study)
+    archived = Study.load(VERDICTS_PROFILE)
+    for copy in executed:
+        owner = VERDICTS_PROFILE if archive.is_enough(archived, copy.stem) else OUTPUTS_PROFILE
+        if study.profile == owner:
+            store_outputs(copy, paths.NOTEBOOKS / copy.name)
     ledger.write(study.figures_dir, study)
     for language, path in ((readme.ENGLISH, paths.README), (readme.KOREAN, paths.README_KO)):
         path.write_text(readme.update(language, path.read_text()))

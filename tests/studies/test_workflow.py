@@ -125,7 +125,7 @@ def run_copy(path, *texts):
 class TestPublish:
     @pytest.fixture
     def repository(self, tmp_path, monkeypatch):
-        """One notebook that has run under quick; what becomes of ledger and READMEs is told, not done."""
+        """One notebook that has run under both profiles; what becomes of ledger and READMEs is told, not done."""
         for name in ("NOTEBOOKS", "RUNS", "FIGURES"):
             monkeypatch.setattr(paths, name, tmp_path / name.lower())
         for name in ("README", "README_KO"):
@@ -134,9 +134,10 @@ class TestPublish:
         monkeypatch.setattr(workflow.ledger, "write", lambda folder, planned: (folder / "ledger").touch())
         monkeypatch.setattr(workflow.readme, "update", lambda language, text: f"{language} {text}")
         source = write_notebook(paths.NOTEBOOKS / "01_n.ipynb", "a", "b")
-        (paths.RUNS / "quick" / "notebooks").mkdir(parents=True)
-        nbformat.write(run_copy(source, "first", "second"), paths.RUNS / "quick" / "notebooks" / "01_n.ipynb")
-        for profile in ("quick", "study"):
+        for profile, second in (("quick", "second"), ("study", "of the study")):
+            (paths.RUNS / profile / "notebooks").mkdir(parents=True)
+            copy = paths.RUNS / profile / "notebooks" / "01_n.ipynb"
+            nbformat.write(run_copy(source, "first", second), copy)
             (paths.FIGURES / profile).mkdir(parents=True)
         return tmp_path
 
@@ -155,6 +156,24 @@ class TestPublish:
         assert [cell.outputs[0]["execution_count"] for cell in stored.cells[2:]] == [2, 3]
         for trace in ("papermill", "injected-parameters"):
             assert trace not in (paths.NOTEBOOKS / "01_n.ipynb").read_text()
+
+    def test_a_notebook_shows_the_study_where_its_archive_is_enough_and_quick_elsewhere(self, repository):
+        def shown():
+            return nbformat.read(paths.NOTEBOOKS / "01_n.ipynb", 4).cells[3].outputs[0]["data"]["text/plain"]
+
+        publish(Study.load("quick"))
+        publish(Study.load("study"))
+        assert shown() == "second"
+        manifest = paths.FIGURES / "study" / "01_n.json"
+        manifest.write_text(json.dumps({"runs": {"one": {}}, "results": {}}))
+        publish(Study.load("study"))
+        assert shown() == "second"  # its training is not in the archive
+        (paths.FIGURES / "study" / "archive").mkdir()
+        (paths.FIGURES / "study" / "archive" / "one.zip").touch()
+        publish(Study.load("study"))
+        assert shown() == "of the study"
+        publish(Study.load("quick"))
+        assert shown() == "of the study"
 
     def test_controls_that_need_a_kernel_leave_no_output(self, tmp_path):
         source = write_notebook(tmp_path / "n.ipynb", "a", "b")
@@ -179,7 +198,7 @@ class TestPublish:
     def test_what_is_missing_is_one_line(self, repository):
         assert "profile='smoke' is unknown" in refused(publish, Study.load("smoke"))
         (paths.RUNS / "quick" / "notebooks" / "01_n.ipynb").unlink()
-        assert "make figures PROFILE=quick makes it" in refused(publish, Study.load("quick"))
+        assert "make figures PROFILE=quick runs them" in refused(publish, Study.load("quick"))
 
 
 def assert_refused(capsys, arguments, *parts):
