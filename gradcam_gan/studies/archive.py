@@ -76,10 +76,8 @@ def pack(study: Study) -> None:
 
 def is_enough(study: Study, notebook: str) -> bool:
     """Whether the archive has all trainings that a notebook's published figures came from."""
-    found = read_manifests(study.figures_dir).get(notebook)
-    return (
-        bool(found) and notebook[:2] in DRAWN and all(path_of(study, run).is_file() for run in found["runs"])
-    )
+    found = read_manifests(study.figures_dir).get(notebook, {"runs": []})["runs"]
+    return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_file() for run in found)
 
 
 def _zipped(run: Path, networks: Sequence[str]) -> bytes:
