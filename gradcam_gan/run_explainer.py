@@ -5,11 +5,12 @@ statistics that BatchNorm uses, and whether evidence for "real" or for "fake" is
 combination.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,7 @@ Trained = TypeVar("Trained", Run, Checkpoints, SingleNetwork)
 STATISTICS: tuple[Statistics, ...] = ("running", "settled", "reference")
 BATCH = 64  # the fastest on a CPU at these sizes
 NOISE_SEED = 0
+VERSION = 1  # raised when the code would explain differently: what runs keep is then found anew
 SETTLING_IMAGES = 1024  # of either kind that settled statistics are drawn from
 
 
@@ -282,6 +284,7 @@ class RunExplainer(Generic[Trained]):
         labels: Tensor | None = None,
         time: int = 0,
         masks: Tensor | None = None,
+        keep: bool = False,
     ) -> ExplainedRun:
         """Explain the same images at several epochs, every reading in one pass an epoch and kind of statistics.
 
@@ -296,26 +299,61 @@ class RunExplainer(Generic[Trained]):
             time: t; the images are diffused to it first (``diffused``).
             masks: bool (N, H, W), the pixels that a map should point at; by default those of the digit
                 (``digit_mask``).
+            keep: what is found with the run, and read it from there the next time; your own checkpoints keep nothing.
 
         Raises:
             InputError: classes that are missing or out of range, a time that the network did not see, masks of
                 another shape.
         """
         masks = object_masks(images, masks).cpu()
-        epochs = self.epochs if epochs is None else list(epochs)
+        epochs = self.run.epochs if epochs is None else list(epochs)
+        how = self.how(images, labels, epochs, statistics, methods, layers, time)
+        find = partial(self._every, images, epochs, statistics, methods, layers, labels, time)
+        found = (
+            self.run.kept_tensors("explained", how, find) if keep and isinstance(self.run, Run) else find()
+        )
+        parts: dict[str, dict[Any, Tensor]] = {"signed": {}, "against": {}, "logits": {}}
+        for name, tensor in found.items():
+            part, epoch, *rest = name.split("/")
+            parts[part][int(epoch), *rest] = tensor
+        return ExplainedRun(self.run, images.cpu(), masks, epochs, **parts)
+
+    def how(self, images: Tensor, labels: Tensor | None, *choices: object) -> str:
+        """All that decides what is found of images, in a text: with whose classes, calibration and choices."""
+        tensors = (images, labels, self._calibration, self._calibration_labels)
+        digests = [
+            None if one is None else hashlib.sha256(one.cpu().numpy().tobytes()).hexdigest()
+            for one in tensors
+        ]
+        return f"{VERSION} {self.network} {digests} {choices}"
+
+    def _every(
+        self,
+        images: Tensor,
+        epochs: Sequence[int],
+        statistics: Sequence[Statistics],
+        methods: Sequence[str],
+        layers: Sequence[str],
+        labels: Tensor | None,
+        time: int,
+    ) -> dict[str, Tensor]:
+        """The parts of ``ExplainedRun``, on the CPU, under names such as ``signed/5/running/conv3/gradcam``."""
         one_sided = [method for method in methods if method in METHODS and METHODS[method].one_sided]
-        signed, against, logits = {}, {}, {}
+        found: dict[str, Tensor] = {}
         for epoch, kind in product(epochs, statistics):
             explain = partial(self.signed, images, epoch, kind, layers=layers, labels=labels, time=time)
             maps, scores = explain(methods)
-            signed.update({(epoch, kind, layer, method): one.cpu() for (layer, method), one in maps.items()})
-            logits[epoch, kind] = scores.cpu()
+            found |= {
+                f"signed/{epoch}/{kind}/{layer}/{method}": one.cpu() for (layer, method), one in maps.items()
+            }
+            found[f"logits/{epoch}/{kind}"] = scores.cpu()
             if one_sided:
                 maps, _ = explain(one_sided, against=True)
-                against.update(
-                    {(epoch, kind, layer, method): one.cpu() for (layer, method), one in maps.items()}
-                )
-        return ExplainedRun(self.run, images.cpu(), masks, epochs, signed, against, logits)
+                found |= {
+                    f"against/{epoch}/{kind}/{layer}/{method}": one.cpu()
+                    for (layer, method), one in maps.items()
+                }
+        return found
 
     def generated(self, epoch: int, count: int) -> tuple[Tensor, Tensor]:
         """Images (count, C, H, W) in [-1, 1] of the run's generator, and the classes (count,) it was asked for.

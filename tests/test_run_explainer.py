@@ -48,6 +48,28 @@ def under(run, epoch, statistics, images):
     return batch_statistics(discriminator) if statistics == "batch" else discriminator
 
 
+def test_what_is_kept_with_the_run_is_what_was_explained_and_needs_no_network(
+    tiny_run, explainer, digits, monkeypatch
+):
+    choices = {"statistics": ["running", "settled"], "methods": ["gradcam", "eigencam"]}
+    explained = explainer.explain(digits[:3], **choices)
+    explainer.explain(digits[:3], **choices, keep=True)
+    monkeypatch.delattr(type(tiny_run), "discriminator")
+    again = RunExplainer(tiny_run, digits[REFERENCE])
+    found = again.explain(digits[:3], **choices, keep=True)
+    assert found.epochs == explained.epochs
+    for method, evidence, statistics in product(choices["methods"], ("real", "fake"), choices["statistics"]):
+        reading = Reading(method, statistics, evidence)
+        assert found.maps(reading).equal(explained.maps(reading))
+        one, theirs = (some.at([3, 1]).of([2, 0]).table([reading]) for some in (found, explained))
+        pd.testing.assert_frame_equal(one, theirs)
+    for images, other in ((digits[1:4], {}), (digits[:3], {"layers": ["norm3"]})):
+        with pytest.raises(AttributeError):
+            again.explain(images, **choices | other, keep=True)
+    with pytest.raises(AttributeError):  # settled statistics are of other images
+        RunExplainer(tiny_run, digits[:32]).explain(digits[:3], **choices, keep=True)
+
+
 @pytest.mark.parametrize("statistics", ["running", "settled", "reference", "batch"])
 def test_maps_of_several_layers_equal_explain_on_the_same_discriminator(
     tiny_run, explainer, digits, statistics

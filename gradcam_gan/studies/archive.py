@@ -5,8 +5,8 @@ its scores and what else was found of it (``Run.kept``), and every epoch's recor
 of the runs whose pictures are shown, the networks behind these. All keep the checksums that they have in a run, and the
 ledger has each archive's own.
 
-``prepare`` brings them back among the other runs, where their manifest says ``archived``: such a run is there for the
-notebooks that need no other network of it (``DRAWN``), and for no others.
+``prepare`` brings them back among the other runs, where their manifest says for which notebooks they were ``archived``:
+such a run is there for these, and for no others.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gradcam_gan.errors import RunError
@@ -25,8 +26,14 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
 from gradcam_gan.training.runs import read_manifest
 
-DRAWN = ("00", "01", "02", "04", "07")  # the notebooks, by number, that archived runs are enough for
-KEPT = ("*.csv", "config.json", "checkpoints/*/epoch.json", "checkpoints/*/*_diffusion.safetensors")
+DRAWN = ("00", "01", "02", "04", "05", "07")  # the notebooks, by number, that archived runs can be enough for
+KEPT = (
+    "*.csv",
+    "*.json",
+    "*.safetensors",
+    "checkpoints/*/epoch.json",
+    "checkpoints/*/*_diffusion.safetensors",
+)
 DATE = (1980, 1, 1, 0, 0, 0)  # of every file: the same run gives the same bytes
 
 
@@ -40,30 +47,39 @@ def path_of(study: Study, run: str) -> Path:
     return folder_of(study.figures_dir) / f"{run}.zip"
 
 
+def serves(run: Path, notebook: str) -> bool:
+    """Whether a run's folder has what a notebook, its number first, needs of it: a whole run has.
+
+    One that was filled from an archive has what the notebooks need that were drawn before it was made.
+    """
+    archived_for = files.read_json(run / "manifest.json").get("archived") if is_complete(run) else []
+    return archived_for is None or notebook[:2] in archived_for
+
+
 def is_archived(run: Path) -> bool:
     """Whether a run's folder was filled from an archive, and lacks most of its networks."""
-    return is_complete(run) and files.read_json(run / "manifest.json").get("archived", False)
+    return is_complete(run) and "archived" in files.read_json(run / "manifest.json")
 
 
 def networks_shown(study: Study, config: TrainingConfig) -> list[str]:
     """The networks that ``DRAWN`` show of a training, as files of its folder: those of the first seeds alone."""
-    seed, epochs, model = study.pairs.seeds[0], study.comparison_rows, study.guidance.models[0]
-    samples = [one.name for one in study.compared_configs() if one.seed == seed]  # notebook 4
-    plain, guided = (study.guided_configs()[arm][0].name for arm in (model, f"{model} guided"))  # notebook 7
-    generator = "generator_average" if config.parts.averaging else "generator"
-    shown = [(config.epochs, generator)] if config.name in (*samples, guided) else []
-    shown += [(epoch, "discriminator") for epoch in epochs if config.name in (plain, guided)]
+    seed, model = study.pairs.seeds[0], study.guidance.models[0]
+    arms = study.guided_configs()
+    shown = []
     if config in study.needed_networks("02"):
-        shown += [(epoch, "discriminator") for epoch in study.figure_epochs]
+        shown = [(epoch, "discriminator") for epoch in study.figure_epochs]
+    if config.seed == seed and config in (*arms[model], *arms[f"{model} guided"]):  # notebook 7
+        shown = [(epoch, "discriminator") for epoch in study.comparison_rows]
+        shown += [(config.epochs, "generator")] * bool(config.parts.guidance)
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
 
 
 def pack(study: Study) -> None:
     """Archive the runs of the published figures of ``DRAWN``, as far as they are here; drop archives of other runs."""
-    manifests = read_manifests(study.figures_dir)
-    published = {
-        name for notebook, found in manifests.items() if notebook[:2] in DRAWN for name in found["runs"]
-    }
+    published: dict[str, list[str]] = {}
+    for notebook, found in read_manifests(study.figures_dir).items():
+        for run in found["runs"] if notebook[:2] in DRAWN else ():
+            published.setdefault(run, []).append(notebook[:2])
     for old in folder_of(study.figures_dir).glob("*.zip"):
         if old.stem not in published:
             old.unlink()
@@ -71,7 +87,8 @@ def pack(study: Study) -> None:
         run, archive = study.runs_dir / config.name, path_of(study, config.name)
         if config.name in published and is_complete(run) and not is_archived(run):
             archive.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(archive, _zipped(run, networks_shown(study, config)))
+            content = _zipped(run, published[config.name], networks_shown(study, config))
+            files.write_bytes(archive, content)
 
 
 def is_enough(study: Study, notebook: str) -> bool:
@@ -80,11 +97,12 @@ def is_enough(study: Study, notebook: str) -> bool:
     return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_file() for run in found)
 
 
-def _zipped(run: Path, networks: Sequence[str]) -> bytes:
-    """The content of a run's archive."""
+def _zipped(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> bytes:
+    """The content of a run's archive for some notebooks."""
     content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
-    content["manifest.json"] = files.json_bytes(files.sealed({**read_manifest(run), "archived": True}))
+    manifest = {**read_manifest(run), "archived": list(notebooks)}
+    content["manifest.json"] = files.json_bytes(files.sealed(manifest))
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:
         for name in sorted(content):
@@ -98,31 +116,59 @@ def checksums(figures: Path) -> dict[str, str]:
     return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
 
 
-def prepare(study: Study, notebooks: Sequence[str]) -> None:
-    """Bring back the archived runs that these notebooks can be drawn from; put aside those that one needs whole.
+@dataclass(frozen=True)
+class Needed:
+    """A training that some notebooks read.
 
-    Where nothing may be trained, ask with ``DRAWN`` alone.
+    Attributes:
+        config: of the training.
+        run: its folder.
+        mark: the workflow's, that it is done.
+        notebooks: their names.
+    """
+
+    config: TrainingConfig
+    run: Path
+    mark: Path
+    notebooks: list[str]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its folder has all that these notebooks need of it."""
+        return all(serves(self.run, notebook) for notebook in self.notebooks)
+
+
+def needed(study: Study, notebooks: Sequence[str]) -> list[Needed]:
+    """The trainings that notebooks, by name, read themselves."""
+    found: dict[str, Needed] = {}
+    for notebook in notebooks:
+        kinds = {"trained": study.needed_networks(notebook), "scored": study.needed_pairs(notebook)}
+        for config, kind in ((config, kind) for kind, configs in kinds.items() for config in configs):
+            run = study.runs_dir / config.name
+            one = found.setdefault(config.name, Needed(config, run, run.with_name(f"{run.name}.{kind}"), []))
+            one.notebooks.append(notebook)
+    return list(found.values())
+
+
+def prepare(study: Study, notebooks: Sequence[str], *, complete: bool = False) -> None:
+    """Bring back the archived runs that are enough for these notebooks; put aside those that are not.
+
+    Args:
+        study: whose runs.
+        notebooks: by name.
+        complete: nothing will be trained, so put nothing aside.
 
     Raises:
         RunError: an archive is damaged.
     """
-    whole = _needed(study, [name for name in notebooks if name[:2] not in DRAWN])
-    for name, mark in whole.items():
-        if is_archived(study.runs_dir / name):
-            mark.unlink(missing_ok=True)
-            shutil.rmtree(study.runs_dir / name)
-    for name, mark in _needed(study, [name for name in notebooks if name[:2] in DRAWN]).items():
-        run, archive = study.runs_dir / name, path_of(study, name)
-        if name not in whole and archive.is_file() and not run.exists():
-            _bring_back(archive, run)
-            mark.touch()
-
-
-def _needed(study: Study, notebooks: Sequence[str]) -> dict[str, Path]:
-    """The trainings, by name, that notebooks read, and what the workflow marks them with when they are done."""
-    marks = {one.name: "trained" for name in notebooks for one in study.needed_networks(name)}
-    marks |= {one.name: "scored" for name in notebooks for one in study.needed_pairs(name)}
-    return {name: study.runs_dir / f"{name}.{mark}" for name, mark in marks.items()}
+    for one in needed(study, notebooks):
+        archive = path_of(study, one.config.name)
+        if archive.is_file() and not one.run.exists():
+            _bring_back(archive, one.run)
+            one.mark.touch()
+        if not complete and is_archived(one.run) and not one.is_there:
+            one.mark.unlink(missing_ok=True)
+            shutil.rmtree(one.run)
 
 
 def _bring_back(archive: Path, run: Path) -> None:

@@ -5,6 +5,7 @@ All models are trained on the same images, as many of them, and get the same sco
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -257,9 +258,17 @@ def horizons(inputs: pd.DataFrame) -> pd.DataFrame:
 def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int) -> Tensor:
     """Generated images of every class: those asked for; of an unconditional model the first that the evaluator sees.
 
+    Kept with the run.
+
     Returns:
         uint8 (classes, per_class, C, H, W); grey where it makes too few images of a class.
     """
+    how = f"{epoch} {per_class} {reference.digest}"
+    find = partial(_samples_by_class, run, epoch, reference, per_class)
+    return run.kept_tensors("samples-by-class", how, find)["images"]
+
+
+def _samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int) -> dict[str, Tensor]:
     generator = run.generator(epoch)
     classes = len(reference.class_names)
     images = draw(generator, SAMPLES_LOOKED_AT)
@@ -270,7 +279,7 @@ def samples_by_class(run: Run, epoch: int, reference: Reference, per_class: int)
     for label in range(classes):
         chosen = images[labels == label][:per_class]
         found[label, : len(chosen)] = chosen
-    return found
+    return {"images": found}
 
 
 # --- charts: finished numbers -> a figure

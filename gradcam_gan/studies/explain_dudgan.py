@@ -3,8 +3,9 @@
 D of what it saw at several times, D beside C, D told each class, and the models' D by the measures of notebook 2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from textwrap import wrap
 
@@ -33,6 +34,8 @@ MEASURE_LABELS = {
     "around": "share looked around",
     "covered": "share of the map above 0",
 }
+KEPT_IMAGES = 10  # what is shown is kept with the run, map by map; what is measured of more, as a table
+SOURCES = ("real", "generated")
 # the models' discriminators are compared under the claims' reading, with either method and evidence
 COMPARED = tuple(
     replace(PRIMARY, method=method, evidence=evidence)
@@ -51,6 +54,20 @@ def draw_with_classes(run: Run, epoch: int, count: int) -> tuple[Tensor, Tensor]
     if labels is None:
         raise InputError(f"the generator of {run.path} is unconditional: it cannot be asked for a class")
     return draw(generator, count), labels
+
+
+def drawn_of_each_class(run: Run, epoch: int, count: int) -> Tensor:
+    """The first of each class of so many images of a conditional run's generator, uint8 (classes, C, H, W).
+
+    Kept with the run.
+    """
+
+    def find() -> dict[str, Tensor]:
+        images, labels = draw_with_classes(run, epoch, count)
+        firsts = [int((labels == label).nonzero()[0]) for label in range(run.manifest["classes"])]
+        return {"images": images[firsts]}
+
+    return run.kept_tensors("drawn-of-each-class", f"{epoch} {count}", find)["images"]
 
 
 # --- panels of heatmaps
@@ -119,7 +136,14 @@ def _explain(
     methods = list(dict.fromkeys(reading.method for reading in readings))
     layers = list(dict.fromkeys(reading.layer for reading in readings))
     return explainer.explain(
-        images, epochs, statistics=statistics, methods=methods, layers=layers, labels=labels, time=time
+        images,
+        epochs,
+        statistics=statistics,
+        methods=methods,
+        layers=layers,
+        labels=labels,
+        time=time,
+        keep=len(images) <= KEPT_IMAGES,
     )
 
 
@@ -184,6 +208,40 @@ def models_panel(
 
 
 # --- what D and C have in common, and what the class changes
+
+
+def by_source(
+    explainers: Sequence[RunExplainer[Run]],
+    images: Tensor,
+    labels: Tensor,
+    epoch: int,
+    name: str,
+    measure: Callable[[RunExplainer[Run], Tensor, Tensor], pd.DataFrame],
+) -> pd.DataFrame:
+    """What is measured of networks on held-out images, and on as many of their own G's; kept with the runs.
+
+    Args:
+        explainers: of conditional models.
+        images: held-out ones, uint8 (N, C, H, W).
+        labels: their classes (N,).
+        epoch: of D and G.
+        name: of what is measured, and all that it depends on.
+        measure: of one network, images and their classes: a table.
+
+    Returns:
+        The tables with columns ``source``, of ``SOURCES``, and ``seed``.
+    """
+
+    def find(one: RunExplainer[Run], source: str) -> pd.DataFrame:
+        own = source == "generated"
+        return measure(one, *(draw_with_classes(one.run, epoch, len(images)) if own else (images, labels)))
+
+    tables = []
+    for one, source in product(explainers, SOURCES):
+        how = one.how(images, labels, epoch, name)
+        table = one.run.kept(f"{name.split()[0]}-{source}", how, partial(find, one, source))
+        tables.append(table.assign(source=source, seed=one.run.config.seed))
+    return pd.concat(tables, ignore_index=True)
 
 
 def agreement(
@@ -309,24 +367,34 @@ def _interval(rows: pd.DataFrame, value: str) -> str:
 
 
 def measure_models(
-    explainers: Sequence[RunExplainer], images: Tensor, labels: Tensor, epochs: Sequence[int]
+    explainers: Sequence[RunExplainer[Run]], images: Tensor, labels: Tensor, epochs: Sequence[int]
 ) -> pd.DataFrame:
-    """Several models' D at t = 0, each told the right class, by the measures of notebook 2.
+    """Several models' D at t = 0, each told the right class, by the measures of notebook 2; kept with the runs.
 
     Returns:
         A row per model, seed, epoch and reading of ``COMPARED``: these, and those of ``measure_epoch``.
     """
-    rows, focus = [], dict[torch.Size, DigitFocus]()
-    for one, epoch in product(explainers, epochs):
-        explained = _explain(one, images, [epoch], COMPARED, labels)
-        keys = {"model": one.run.config.model_name, "seed": one.run.config.seed, "epoch": epoch}
-        for reading in COMPARED:
-            (maps,) = explained.maps(reading, upsample=False)
-            size = maps.shape[1:]
-            if size not in focus:
-                focus[size] = DigitFocus(images, size)
-            rows.append({**keys, **asdict(reading), **measure_epoch(maps, focus[size])})
-    return pd.DataFrame(rows)
+    focus = dict[torch.Size, DigitFocus]()
+
+    def find(one: RunExplainer[Run]) -> pd.DataFrame:
+        rows = []
+        for epoch in epochs:
+            explained = _explain(one, images, [epoch], COMPARED, labels)
+            for reading in COMPARED:
+                (maps,) = explained.maps(reading, upsample=False)
+                size = maps.shape[1:]
+                if size not in focus:
+                    focus[size] = DigitFocus(images, size)
+                rows.append({"epoch": epoch, **asdict(reading), **measure_epoch(maps, focus[size])})
+        return pd.DataFrame(rows)
+
+    tables = []
+    for one in explainers:
+        how = one.how(images, labels, [*epochs], COMPARED)
+        table, config = one.run.kept("map-measures", how, partial(find, one)), one.run.config
+        tables.append(table.assign(model=config.model_name, seed=config.seed))
+    columns = ["model", "seed", *tables[0].columns.drop(["model", "seed"])]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 # --- charts: finished numbers -> a figure

@@ -6,7 +6,6 @@ A D beside a G of noise, or of one image over and over, explains nothing about d
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
@@ -143,15 +142,12 @@ def training_curves(history: pd.DataFrame) -> Figure:
 def samples(run: Run, epochs: Sequence[int], count: int) -> Tensor:
     """Images uint8 (E, K, C, H, W) of the same K latents at several epochs; kept with the run."""
 
-    def find() -> pd.DataFrame:
+    def find() -> dict[str, Tensor]:
         latents = fixed_latents(count)
         with torch.no_grad():
-            made = torch.stack([to_bytes(run.generator(epoch)(latents)) for epoch in epochs])
-        return pd.DataFrame(made.flatten(0, 1).flatten(1).numpy())
+            return {"images": torch.stack([to_bytes(run.generator(epoch)(latents)) for epoch in epochs])}
 
-    found = run.kept("samples", f"{count} {[*epochs]}", find).to_numpy(np.uint8)
-    size = (run.manifest["channels"], run.config.size, run.config.size)
-    return torch.from_numpy(found).view(len(epochs), count, *size)
+    return run.kept_tensors("samples", f"{count} {[*epochs]}", find)["images"]
 
 
 def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:

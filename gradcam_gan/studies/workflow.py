@@ -22,7 +22,6 @@ from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.cost import core_seconds
-from gradcam_gan.training.loop import is_complete
 from gradcam_gan.validation import choose
 
 KERNEL = "python3"
@@ -134,8 +133,7 @@ def make_figures(
         choose("ONLY", only, [*notebooks, *(name[:2] for name in notebooks)])
         notebooks = [name for name in notebooks if only in (name, name[:2])]
     with _alone(study.runs_dir):
-        drawn = [name for name in notebooks if name[:2] in archive.DRAWN]
-        archive.prepare(study, drawn if complete else notebooks)
+        archive.prepare(study, notebooks, complete=complete)
     _say_what_is_there(study, notebooks, complete=complete)
     if not complete:
         _run(study, notebooks, changes or {}, folder, cores, arguments)
@@ -157,10 +155,9 @@ def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool
     """How many trainings come from the archive, and how many are still to be done; nothing without one."""
     if not archive.folder_of(study.figures_dir).is_dir():
         return
-    needed = (one for name in notebooks for one in (*study.needed_networks(name), *study.needed_pairs(name)))
-    runs = {one.name: one for one in needed}
-    archived = sum(archive.is_archived(study.runs_dir / name) for name in runs)
-    missing = [one for name, one in runs.items() if not is_complete(study.runs_dir / name)]
+    needed = archive.needed(study, notebooks)
+    archived = sum(one.is_there and archive.is_archived(one.run) for one in needed)
+    missing = [one.config for one in needed if not one.is_there]
     hours = sum(map(core_seconds, missing)) / 3600
     rest = "not there" if complete else f"to be trained, about {hours:.0f} core-hours"
     said = f"trainings: {archived} from the archive, {len(missing)} {rest}"
@@ -245,8 +242,7 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
     number = notebook[:2]
 
     def done(config: TrainingConfig) -> bool:
-        run = study.runs_dir / config.name
-        return is_complete(run) and (number in archive.DRAWN or not archive.is_archived(run))
+        return archive.serves(study.runs_dir / config.name, notebook)
 
     def marked(name: str) -> bool:
         return (study.runs_dir / name).is_file()

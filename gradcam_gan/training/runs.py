@@ -224,10 +224,23 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.path / f"{name}-{hashlib.sha256(how.encode()).hexdigest()[:8]}.csv"
+        path = self._kept_at(name, how, "csv")
         if not path.is_file():
             files.write_table(path, find())
         return files.read_table(path)
+
+    def kept_tensors(
+        self, name: str, how: str, find: Callable[[], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The same of named tensors."""
+        path = self._kept_at(name, how, "safetensors")
+        checksum = path.with_suffix(".json")  # written last: the tensors are whole
+        if not checksum.is_file():
+            files.write_json(checksum, files.sealed({"sha256": files.write_tensors(path, find())}))
+        return files.read_tensors(path, sha256=files.read_json(checksum)["sha256"])
+
+    def _kept_at(self, name: str, how: str, suffix: str) -> Path:
+        return self.path / f"{name}-{hashlib.sha256(how.encode()).hexdigest()[:8]}.{suffix}"
 
     def discriminator(self, epoch: int, device: torch.device | str = "cpu") -> nn.Module:
         """D after that many epochs, in eval mode.

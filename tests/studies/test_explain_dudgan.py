@@ -21,6 +21,7 @@ from gradcam_gan.studies.panels import Panel
 from gradcam_gan.studies.readings import COMPARED_METHODS
 from gradcam_gan.studies.style import GAP, PAGE, heatmap_grid
 from gradcam_gan.training.loop import fixed_latents
+from gradcam_gan.training.runs import Run
 
 LABELS = torch.tensor([3, 0, 9, 3, 7, 9])  # one comes again, and 9 is followed by 0
 FAKE = Reading("hirescam", "reference", "fake", "norm3")  # differs from a reading's defaults in everything
@@ -47,7 +48,8 @@ def explainers(follow_up_runs):
 
 @pytest.fixture
 def passes(monkeypatch):
-    """How often anything was explained."""
+    """How often anything was explained, if nothing was kept with the runs."""
+    monkeypatch.setattr(Run, "kept_tensors", lambda run, name, how, find: find())
     calls, signed = [], RunExplainer.signed
     monkeypatch.setattr(
         RunExplainer, "signed", lambda *given, **named: calls.append(1) or signed(*given, **named)

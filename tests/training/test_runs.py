@@ -223,9 +223,14 @@ def test_what_was_found_of_a_run_is_found_once_for_every_way_and_its_damage_is_n
     pd.testing.assert_frame_equal(run.kept("thing", "one way", find), found[0], check_exact=True)
     pd.testing.assert_frame_equal(run.kept("thing", "another", find), found[1], check_exact=True)
     assert len(found) == 2
-    for path in run.path.glob("thing-*.csv"):
-        path.write_bytes(path.read_bytes().replace(b"3", b"4"))
+    tensors = {"a": torch.arange(3.0)}
+    assert run.kept_tensors("thing", "one way", lambda: tensors)["a"].equal(tensors["a"])
+    assert run.kept_tensors("thing", "one way", dict)["a"].equal(tensors["a"])
+    for path in (*run.path.glob("thing-*.csv"), *run.path.glob("thing-*.safetensors")):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert "is damaged" in refused(run.kept, "thing", "one way", find, error=RunError)
+    assert "is damaged" in refused(run.kept_tensors, "thing", "one way", dict, error=RunError)
 
 
 def test_a_changed_bit_of_a_network_is_noticed(run, tmp_path):

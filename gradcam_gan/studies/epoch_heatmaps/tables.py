@@ -5,7 +5,6 @@ resolution and dropped.
 """
 
 import gzip
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.measures import map_change, object_masks
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
-from gradcam_gan.run_explainer import ExplainedRun, Reading, RunExplainer, Statistics
+from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
 from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
@@ -42,7 +41,6 @@ from gradcam_gan.training.runs import Run
 LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part of the logit
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
-SHOWN: tuple[Statistics, ...] = ("running", "settled")  # of the images that stand for a network
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
 PADDINGS: tuple[Padding, ...] = ("zeros", "background")  # as in the paper's code, and without a frame
 PARTS = {
@@ -391,40 +389,6 @@ def block3_arithmetic(explainer: RunExplainer, images: Tensor, epochs: Sequence[
             }
         )
     return pd.DataFrame(rows)
-
-
-def shown_images(study: Study, explainer: RunExplainer[Run], images: Tensor) -> ExplainedRun:
-    """Images after every epoch by the primary reading, its statistics running and settled; kept with the run.
-
-    Args:
-        study: whose calibration images the explainer has.
-        explainer: of a run.
-        images: uint8 (N, C, H, W).
-    """
-    run, place = explainer.run, (PRIMARY.layer, PRIMARY.method)
-
-    def find() -> pd.DataFrame:
-        found = explainer.explain(images, statistics=SHOWN, methods=[PRIMARY.method], layers=[PRIMARY.layer])
-        parts = []
-        for epoch, statistics in product(found.epochs, SHOWN):
-            maps = found.signed[epoch, statistics, *place]
-            columns = [f"map_{row}_{column}" for row, column in np.ndindex(maps.shape[1:])]
-            part = pd.DataFrame(maps.flatten(1).numpy(), columns=columns)
-            logit = found.logits[epoch, statistics].numpy()
-            parts.append(part.assign(epoch=epoch, statistics=statistics, logit=logit))
-        return pd.concat(parts, ignore_index=True)
-
-    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    table = run.kept("shown", f"{PRIMARY} {SHOWN} {study.calibration_images} {digest}", find)
-    values = table.filter(like="map_")
-    size = [int(number) + 1 for number in values.columns[-1].split("_")[1:]]
-    shape = (len(run.epochs), len(SHOWN), len(images))
-    maps = torch.tensor(values.to_numpy(np.float32)).view(*shape, *size)
-    scores = torch.tensor(table["logit"].to_numpy(np.float32)).view(shape)
-    keys = [(i, j, (epoch, SHOWN[j])) for i, epoch in enumerate(run.epochs) for j in range(len(SHOWN))]
-    signed = {(*key, *place): maps[i, j] for i, j, key in keys}
-    logits = {key: scores[i, j] for i, j, key in keys}
-    return ExplainedRun(run, images, object_masks(images), run.epochs, signed, {}, logits)
 
 
 def padding_shares(study: Study) -> pd.DataFrame:

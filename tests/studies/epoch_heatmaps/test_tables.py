@@ -245,22 +245,6 @@ def test_a_layer_without_places_is_one_line(digits):
     assert "layer='1' gives shape (4, 512), which has no spatial extent" in message
 
 
-def test_shown_images_are_kept_with_the_run_as_they_were_explained(explainer, digits, monkeypatch):
-    study, images = Study.load("smoke"), digits[:3]
-    explained = explainer.explain(images, statistics=tables.SHOWN)
-    first = tables.shown_images(study, explainer, images)
-    monkeypatch.delattr(type(explainer), "explain")
-    for found in (first, tables.shown_images(study, explainer, images)):
-        assert found.epochs == explained.epochs
-        for statistics in tables.SHOWN:
-            reading = replace(PRIMARY, statistics=statistics)
-            assert found.maps(reading).equal(explained.maps(reading))
-            one, theirs = (some.at([3, 1]).of([2, 0]) for some in (found, explained))
-            pd.testing.assert_frame_equal(one.table([reading]), theirs.table([reading]))
-    with pytest.raises(AttributeError):
-        tables.shown_images(study, explainer, digits[1:4])
-
-
 def test_the_last_epochs_of_the_paddings_are_kept_with_their_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     study = Study.load("smoke", **{"pairs.seeds": [0, 1], "probe_images": 32})
