@@ -400,11 +400,12 @@ class TestSamplesByClass:
     def test_has_a_row_a_class(self, generator, classes, sort, expected):
         """Where an evaluator sees ``sort(grey)``."""
         reference = SimpleNamespace(
+            digest="",
             class_names=range(classes),
             embed=lambda images: images[:, 0, 0, :1],
             classes=lambda features: sort(features[:, 0].long()),
         )
-        run = SimpleNamespace(generator=lambda epoch: generator)
+        run = SimpleNamespace(generator=lambda epoch: generator, kept_tensors=lambda name, how, find: find())
         assert gans.samples_by_class(run, 7, reference, 3)[:, :, 0, 0, 0].tolist() == expected
 
     def test_a_real_runs_samples_are_of_that_epoch(self, runs, reference):
