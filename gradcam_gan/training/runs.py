@@ -226,7 +226,9 @@ class Run:
         """
         path = self._kept_at(name, how, "csv")
         if not path.is_file():
-            files.write_table(path, find())
+            found = find()
+            doubles = dict.fromkeys(found.select_dtypes("float32"), "float64")  # all digits, in text too
+            files.write_table(path, found.astype(doubles))
         return files.read_table(path)
 
     def kept_tensors(
