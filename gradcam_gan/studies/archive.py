@@ -61,14 +61,14 @@ def is_archived(run: Path) -> bool:
     return is_complete(run) and "archived" in files.read_json(run / "manifest.json")
 
 
-def networks_shown(study: Study, config: TrainingConfig) -> list[str]:
-    """The networks that ``DRAWN`` show of a training, as files of its folder: those of the first seeds alone."""
-    seed, model = study.pairs.seeds[0], study.guidance.models[0]
-    arms = study.guided_configs()
+def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str]) -> list[str]:
+    """The networks that notebooks, by number, show of a training, as files of its folder: of the first seeds alone."""
+    model = study.guidance.models[0]
+    guided = study.guided_configs()
     shown = []
-    if config in study.needed_networks("02"):
+    if {"00", "02"} & set(notebooks) and config in study.needed_networks("02"):
         shown = [(epoch, "discriminator") for epoch in study.figure_epochs]
-    if config.seed == seed and config in (*arms[model], *arms[f"{model} guided"]):  # notebook 7
+    if "07" in notebooks and config in (guided[model][0], guided[f"{model} guided"][0]):
         shown = [(epoch, "discriminator") for epoch in study.comparison_rows]
         shown += [(config.epochs, "generator")] * bool(config.parts.guidance)
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
@@ -87,8 +87,8 @@ def pack(study: Study) -> None:
         run, archive = study.runs_dir / config.name, path_of(study, config.name)
         if config.name in published and is_complete(run) and not is_archived(run):
             archive.parent.mkdir(parents=True, exist_ok=True)
-            content = _zipped(run, published[config.name], networks_shown(study, config))
-            files.write_bytes(archive, content)
+            notebooks = published[config.name]
+            files.write_bytes(archive, _zipped(run, notebooks, networks_shown(study, config, notebooks)))
 
 
 def is_enough(study: Study, notebook: str) -> bool:

@@ -32,7 +32,11 @@ def trained(tmp_path_factory):
         patch.setattr(paths, "FIGURES", folder / "figures")
         study = two_seeds()
         study.figures_dir.mkdir(parents=True)
-        shown = {"02_epoch_heatmaps": study.configs(), "04_diffusion_gans": study.compared_configs()}
+        shown = {
+            "02_epoch_heatmaps": study.configs(),
+            "04_diffusion_gans": study.compared_configs(),
+            "07_side_information": study.compared_configs()[:1],
+        }
         for notebook, configs in shown.items():
             for config in configs:
                 run = train(config, study.runs_dir)
@@ -116,13 +120,13 @@ def test_what_is_back_is_complete_for_its_notebook_and_trained_again_for_one_tha
 
 def test_an_archive_is_for_the_notebooks_that_it_was_made_for(study):
     name = study.compared_configs()[0].name
-    archive.prepare(study, ["04_diffusion_gans", "07_side_information"], complete=True)
+    archive.prepare(study, ["04_diffusion_gans", "05_explain_dudgan"], complete=True)
     assert archive.serves(study.runs_dir / name, "04_diffusion_gans")
-    assert not archive.serves(study.runs_dir / name, "07_side_information")
-    assert workflow.complete_seeds(study, study.figures_dir, "07_side_information") == {}
+    assert not archive.serves(study.runs_dir / name, "05_explain_dudgan")
+    assert workflow.complete_seeds(study, study.figures_dir, "05_explain_dudgan") == {}
     archive.prepare(study, ["04_diffusion_gans"])
     assert (study.runs_dir / name).is_dir()
-    archive.prepare(study, ["07_side_information"])
+    archive.prepare(study, ["05_explain_dudgan"])
     assert not (study.runs_dir / name).exists()
     assert not (study.runs_dir / f"{name}.scored").exists()
 
