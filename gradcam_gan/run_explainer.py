@@ -307,11 +307,12 @@ class RunExplainer(Generic[Trained]):
         """
         masks = object_masks(images, masks).cpu()
         epochs = self.run.epochs if epochs is None else list(epochs)
-        how = self.how(images, labels, epochs, statistics, methods, layers, time)
         find = partial(self._every, images, epochs, statistics, methods, layers, labels, time)
-        found = (
-            self.run.kept_tensors("explained", how, find) if keep and isinstance(self.run, Run) else find()
-        )
+        if keep and isinstance(self.run, Run):
+            how = self.how(images, labels, epochs, statistics, methods, layers, time)
+            found = self.run.kept_tensors("explained", how, find)
+        else:
+            found = find()
         parts: dict[str, dict[Any, Tensor]] = {"signed": {}, "against": {}, "logits": {}}
         for name, tensor in found.items():
             part, epoch, *rest = name.split("/")

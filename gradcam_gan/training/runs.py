@@ -6,6 +6,7 @@
         history.csv               one row an epoch
         checkpoints/epoch-0007/   discriminator.safetensors, generator.safetensors, epoch.json
                                   and, in the newest two and the middle one, training_state.safetensors
+        scores-*.csv, ...         what was found of it since: ``Run.kept``, ``Run.kept_tensors``
 
 Epoch 0 is the untrained state. Nothing here unpickles: tensors are safetensors, the rest is JSON and CSV. Damage is
 noticed: an ``epoch.json`` has the SHA-256 of the tensor files beside it, every JSON file one of its own values. Runs
@@ -238,7 +239,10 @@ class Run:
         path = self._kept_at(name, how, "safetensors")
         checksum = path.with_suffix(".json")  # written last: the tensors are whole
         if not checksum.is_file():
-            files.write_json(checksum, files.sealed({"sha256": files.write_tensors(path, find())}))
+            content = files.tensor_bytes(find())
+            files.write_bytes(path, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            files.write_json(checksum, files.sealed({"sha256": sha256}))
         return files.read_tensors(path, sha256=files.read_json(checksum)["sha256"])
 
     def _kept_at(self, name: str, how: str, suffix: str) -> Path:
