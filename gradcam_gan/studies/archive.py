@@ -34,6 +34,7 @@ KEPT = (
     "checkpoints/*/epoch.json",
     "checkpoints/*/*_diffusion.safetensors",
 )
+NEAR_BEST = range(11, 20)  # about the paper's epochs 15 and 18: to be explored beside the rows of Figure 1
 DATE = (1980, 1, 1, 0, 0, 0)  # of every file: the same run gives the same bytes
 
 
@@ -67,7 +68,8 @@ def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str
     guided = study.guided_configs()
     shown = []
     if {"00", "02"} & set(notebooks) and config in study.needed_networks("02"):
-        shown = [(epoch, "discriminator") for epoch in study.figure_epochs]
+        epochs = {*study.figure_epochs, *NEAR_BEST} & set(range(config.epochs + 1))
+        shown = [(epoch, "discriminator") for epoch in sorted(epochs)]
     if "07" in notebooks and config in (guided[model][0], guided[f"{model} guided"][0]):
         shown = [(epoch, "discriminator") for epoch in study.comparison_rows]
         shown += [(config.epochs, "generator")] * bool(config.parts.guidance)
