@@ -108,7 +108,10 @@ def verify(
 
 
 def _made_again(profile: str, cores: int | None, *, archived: bool) -> Path:
-    """The results of a copy of this checkout that has no runs, and no figures but, where asked for, their archive."""
+    """The results of a copy of this checkout that has no runs, and no figures.
+
+    Where asked for it has their archive, and the tables of networks.
+    """
     copy = paths.RUNS / "verify" / profile
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(paths.REPOSITORY, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
@@ -117,7 +120,9 @@ def _made_again(profile: str, cores: int | None, *, archived: bool) -> Path:
     command = [sys.executable, "-m", "gradcam_gan", "figures", "--profile", profile]
     command += ["--cores", str(cores)] if cores else []
     if archived:
-        shutil.copytree(folder_of(paths.FIGURES / profile), folder_of(copy / "figures" / profile))
+        for kept in (folder_of(paths.FIGURES / profile), paths.FIGURES / profile / "networks"):
+            if kept.is_dir():
+                shutil.copytree(kept, copy / "figures" / profile / kept.name)
         command.append("--complete")
     # the copy's package before the installed one, in notebooks too
     done = subprocess.run(command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, check=False)

@@ -22,6 +22,7 @@ from gradcam_gan.studies.study import PROFILE_VARIABLE, Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.cost import core_seconds
+from gradcam_gan.training.loop import is_complete
 from gradcam_gan.validation import choose
 
 KERNEL = "python3"
@@ -156,8 +157,10 @@ def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool
     if not archive.folder_of(study.figures_dir).is_dir():
         return
     needed = archive.needed(study, notebooks)
-    archived = sum(one.is_there and archive.is_archived(one.run) for one in needed)
-    missing = [one.config for one in needed if not one.is_there]
+    # where nothing is trained, each notebook takes what is enough for it
+    there = [one for one in needed if (is_complete(one.run) if complete else one.is_there)]
+    archived = sum(archive.is_archived(one.run) for one in there)
+    missing = [one.config for one in needed if one not in there]
     hours = sum(map(core_seconds, missing)) / 3600
     rest = "not there" if complete else f"to be trained, about {hours:.0f} core-hours"
     said = f"trainings: {archived} from the archive, {len(missing)} {rest}"
