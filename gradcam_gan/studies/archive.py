@@ -26,7 +26,15 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
 from gradcam_gan.training.runs import read_manifest
 
-DRAWN = ("00", "01", "02", "04", "05", "07")  # the notebooks, by number, that archived runs can be enough for
+DRAWN = (
+    "00",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "07",
+)  # the notebooks, by number, that archived runs can be enough for
 KEPT = (
     "*.csv",
     "*.json",
@@ -78,19 +86,22 @@ def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str
 
 def pack(study: Study) -> None:
     """Archive the runs of the published figures of ``DRAWN``, as far as they are here; drop archives of other runs."""
-    published: dict[str, list[str]] = {}
-    for notebook, found in read_manifests(study.figures_dir).items():
-        for run in found["runs"] if notebook[:2] in DRAWN else ():
-            published.setdefault(run, []).append(notebook[:2])
-    for old in folder_of(study.figures_dir).glob("*.zip"):
-        if old.stem not in published:
-            old.unlink()
-    for config in (*study.needed_networks("02"), *study.pair_configs()):
-        run, archive = study.runs_dir / config.name, path_of(study, config.name)
-        if config.name in published and is_complete(run) and not is_archived(run):
+    manifests = read_manifests(study.figures_dir)
+    published = set()
+    for one in needed(study, [notebook for notebook in manifests if notebook[:2] in DRAWN]):
+        notebooks = [name[:2] for name in one.notebooks if one.config.name in manifests[name]["runs"]]
+        if not notebooks:
+            continue
+        archive = path_of(study, one.config.name)
+        published.add(archive.name)
+        if is_complete(one.run) and not is_archived(one.run):
             archive.parent.mkdir(parents=True, exist_ok=True)
-            notebooks = published[config.name]
-            files.write_bytes(archive, _zipped(run, notebooks, networks_shown(study, config, notebooks)))
+            files.write_bytes(
+                archive, _zipped(one.run, notebooks, networks_shown(study, one.config, notebooks))
+            )
+    for old in folder_of(study.figures_dir).glob("*.zip"):
+        if old.name not in published:
+            old.unlink()
 
 
 def is_enough(study: Study, notebook: str) -> bool:
@@ -167,10 +178,18 @@ def prepare(study: Study, notebooks: Sequence[str], *, complete: bool = False) -
         archive = path_of(study, one.config.name)
         if archive.is_file() and not one.run.exists():
             _bring_back(archive, one.run)
-            one.mark.touch()
+            for mark in (one.mark, *_marks_of_arms(study, one.run)):
+                mark.touch()
         if not complete and is_archived(one.run) and not one.is_there:
             one.mark.unlink(missing_ok=True)
             shutil.rmtree(one.run)
+
+
+def _marks_of_arms(study: Study, scorer: Path) -> list[Path]:
+    """The workflow's marks of the arms of the pruning experiment whose scores are kept with a run."""
+    return [
+        study.runs_dir / f"{arm.name}.scored" for arm in study.arms() if any(scorer.glob(f"{arm.name}-*"))
+    ]
 
 
 def _bring_back(archive: Path, run: Path) -> None:

@@ -11,6 +11,7 @@ Which images go is said by the study's own network of a seed; an arm is a short 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from gradcam_gan.studies.selection import Selection, coverage, largest, selectio
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
 from gradcam_gan.training.loop import train
-from gradcam_gan.training.runs import Run
+from gradcam_gan.training.runs import Run, load_run
 
 BASELINE = "baseline"
 METRICS = (
@@ -63,9 +64,9 @@ RULE = Rule(
 
 
 def rule_grid(
-    explainer: RunExplainer, images: Tensor, epoch: int, taus: Sequence[float], cuts: Sequence[float]
+    explainer: RunExplainer[Run], images: Tensor, epoch: int, taus: Sequence[float], cuts: Sequence[float]
 ) -> pd.DataFrame:
-    """How many images the rule deletes under every answer to what the paper leaves open.
+    """How many images the rule deletes under every answer to what the paper leaves open; kept with the run.
 
     Images are training images, uint8 (N, C, H, W), explained at one epoch of one network.
 
@@ -73,6 +74,14 @@ def rule_grid(
         A row per reading (the columns of ``Reading``), ``tau`` and ``cut``: ``deleted``, the share of images, 0..1;
         with ``seed`` and ``epoch``.
     """
+    how = explainer.how(images, None, epoch, *taus, *cuts, COMPARED_METHODS, COMPARED_LAYERS)
+    grid = explainer.run.kept("rule-grid", how, partial(_rule_grid, explainer, images, epoch, taus, cuts))
+    return grid.assign(seed=explainer.run.config.seed, epoch=epoch)
+
+
+def _rule_grid(
+    explainer: RunExplainer[Run], images: Tensor, epoch: int, taus: Sequence[float], cuts: Sequence[float]
+) -> pd.DataFrame:
     rows = []
     for statistics in STATISTICS:
         signed, _ = explainer.signed(images, epoch, statistics, COMPARED_METHODS, COMPARED_LAYERS)
@@ -82,7 +91,7 @@ def rule_grid(
             for tau, cut in product(taus, cuts):
                 deleted = float((coverage(maps, tau) >= cut).double().mean())
                 rows.append({**keys, "tau": tau, "cut": cut, "deleted": deleted})
-    return pd.DataFrame(rows).assign(seed=explainer.run.config.seed, epoch=epoch)
+    return pd.DataFrame(rows)
 
 
 def grid_outcomes(grid: pd.DataFrame) -> pd.DataFrame:
@@ -150,22 +159,28 @@ def looks_around(selections: Mapping[int, Selection], cut: float) -> pd.DataFram
 def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> pd.DataFrame:
     """Get or train one arm, and score ``count`` images of each of its last generators.
 
-    An arm that deletes nothing is its baseline, bit for bit. One that leaves less than a batch cannot be trained.
+    Kept with the run of the network that scores the images. An arm that deletes nothing is its baseline, bit for bit.
+    One that leaves less than a batch cannot be trained.
 
     Returns:
         One row: ``arm``, ``seed``, ``deleted`` and ``by_rule`` (shares of the training images that the arm and the rule
-        delete), and means over the last three checkpoints: ``METRICS``, or none of these where it cannot be trained.
+        delete), its ``run`` by name, and means over the last three checkpoints: ``METRICS``; neither where it cannot be
+        trained.
 
     Raises:
         InputError, RunError: as ``train`` and ``evaluate_run``.
     """
-    chosen, config = selection(arm, runs_dir), arm.training
-    by_rule = float((chosen.coverage >= arm.pruning.cut).mean())
-    row = {"arm": arm.label, "seed": arm.seed, "deleted": 1 - chosen.keep.mean(), "by_rule": by_rule}
-    if chosen.keep.sum() < config.batch_size:
-        return pd.DataFrame([row])
-    run = train(config, runs_dir, None if chosen.keep.all() else chosen.keep)
-    return pd.DataFrame([row | last_scores(run, reference, count)])
+    chosen, scorer = selection(arm, runs_dir), load_run(runs_dir / arm.scorer.name)
+
+    def score() -> pd.DataFrame:
+        by_rule = float((chosen.coverage >= arm.pruning.cut).mean())
+        row = {"arm": arm.label, "seed": arm.seed, "deleted": 1 - chosen.keep.mean(), "by_rule": by_rule}
+        if chosen.keep.sum() < arm.training.batch_size:
+            return pd.DataFrame([row])
+        run = train(arm.training, runs_dir, None if chosen.keep.all() else chosen.keep)
+        return pd.DataFrame([{**row, "run": run.path.name} | last_scores(run, reference, count)])
+
+    return scorer.kept(arm.name, f"{reference.digest} {count}", score)
 
 
 def last_scores(run: Run, reference: Reference, count: int) -> dict[str, float]:
@@ -186,7 +201,8 @@ def run_experiment(study: Study, reference: Reference) -> pd.DataFrame:
     for seed in study.pairs.seeds:
         run = train(study.pair_config(seed), study.runs_dir)
         scores = last_scores(run, reference, count)
-        rows.append(pd.DataFrame([{"arm": BASELINE, "seed": seed, "deleted": 0.0, **scores}]))
+        own = {"arm": BASELINE, "seed": seed, "deleted": 0.0, "run": run.path.name}
+        rows.append(pd.DataFrame([own | scores]))
     rows += [evaluate_arm(arm, study.runs_dir, reference, count) for arm in study.arms()]
     return pd.concat(rows, ignore_index=True)
 

@@ -12,15 +12,13 @@ from scipy import stats
 from torch import Tensor
 
 from gradcam_gan.data import ImageSet, to_model_range
-from gradcam_gan.errors import RunError
 from gradcam_gan.explaining.cam import evidence_maps
-from gradcam_gan.run_explainer import RunExplainer
+from gradcam_gan.run_explainer import VERSION, RunExplainer
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
 from gradcam_gan.studies.arms import Arm, Pruning
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus
-from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
-from gradcam_gan.training.loop import train, training_images
+from gradcam_gan.training.loop import is_complete, train, training_images
 
 CHUNK = 256  # images looked at together
 SHRINKAGE = 0.01  # of a class's covariance towards the identity: few images span too few directions
@@ -42,29 +40,27 @@ class Selection:
 
 
 def selection(arm: Arm, runs_dir: Path | str) -> Selection:
-    """Which training images an arm keeps: read, or chosen now and kept under ``runs_dir/selections``.
+    """Which training images an arm keeps: chosen once, and kept with the run of the network that scores them.
 
-    Trains the network that scores the images if it is not there.
+    Trains that network if it is not there.
 
     Raises:
         InputError: as ``train``.
         RunError: as ``train``; a stored selection is damaged, or a new one cannot be written.
     """
-    path = Path(runs_dir) / "selections" / f"{arm.name}.safetensors"
-    if not path.is_file():
+    if not is_complete(Path(runs_dir) / arm.scorer.name):
+        training_images(arm.training)  # refused before the scorer is trained
+    run, device = train(arm.scorer, runs_dir), resolve_device(arm.scorer.device)
+
+    def choose() -> dict[str, Tensor]:
         images, calibration = training_images(arm.training), training_images(arm.scorer).images
-        run, device = train(arm.scorer, runs_dir), resolve_device(arm.scorer.device)
         with cpu_threads(arm.scorer.threads), reproducible_kernels():
-            explainer = RunExplainer(run, calibration[: arm.pruning.calibration_images], device)
             evaluator = evaluator_for(arm.training.data, images, Path(runs_dir) / "evaluators", device)
+            explainer = RunExplainer(run, calibration[: arm.pruning.calibration_images], device)
             chosen = select(arm.pruning, explainer, images, evaluator)
-        tensors = {name: torch.from_numpy(values) for name, values in vars(chosen).items()}
-        with files.reporting(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(path, files.tensor_bytes(tensors))
-    stored = files.read_tensors(path)
-    if stored.keys() != Selection.__annotations__.keys():
-        raise RunError(f"{path} holds no selection; delete it to make it again")
+        return {name: torch.from_numpy(values) for name, values in vars(chosen).items()}
+
+    stored = run.kept_tensors("selection", f"{VERSION} {arm.name}", choose)
     return Selection(**{name: values.numpy() for name, values in stored.items()})
 
 

@@ -3,15 +3,21 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 from helpers import refused
 
 from gradcam_gan.errors import RunError
+from gradcam_gan.run_explainer import RunExplainer
+from gradcam_gan.scoring.scores import reference_for
 from gradcam_gan.studies import archive, paths, workflow
 from gradcam_gan.studies.explore.subjects import complete_runs, run_explorer
+from gradcam_gan.studies.prune_70 import rule_grid, run_experiment
+from gradcam_gan.studies.selection import selection
 from gradcam_gan.studies.study import Study
-from gradcam_gan.training.loop import train
+from gradcam_gan.training.loop import train, training_images
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
 
 MODEL = "dudgan"  # an averaged G, a classifier, two diffusions
@@ -160,6 +166,34 @@ def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, t
     archive.prepare(study, ["04_diffusion_gans"])
     archive.pack(study)  # an archived run is not archived again: it has lost its networks
     assert archive.checksums(study.figures_dir) == before
+
+
+def test_the_arms_of_the_pruning_experiment_come_back_with_the_network_that_scores_them(
+    study, trained, monkeypatch
+):
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    runs = [*study.configs(), *study.needed_pairs("03")]
+    manifest = {"runs": {config.name: {} for config in runs}, "results": {}}
+    (study.figures_dir / "03_prune_70.json").write_text(json.dumps(manifest))
+    images = training_images(study.config(0)).images[:50]
+    reference = reference_for(study.pair_config(0), study.runs_dir, "cpu", (0, 50))
+
+    def measured():
+        explainer = RunExplainer(load_run(study.runs_dir / study.config(1).name), images)
+        chosen = [selection(arm, study.runs_dir).keep for arm in study.arms()]
+        return chosen, run_experiment(study, reference), rule_grid(explainer, images, 2, (0,), (0.7,))
+
+    here = measured()
+    archive.pack(study)
+    shutil.rmtree(study.runs_dir)
+    archive.prepare(study, ["03_prune_70"])
+    assert workflow.complete_seeds(study, study.figures_dir, "03_prune_70")["pairs.seeds"] == [0, 1]
+    monkeypatch.setattr(Objective, "step", None)
+    monkeypatch.setattr(RunExplainer, "signed", None)
+    back = measured()
+    assert all(mine.tobytes() == theirs.tobytes() for mine, theirs in zip(back[0], here[0], strict=True))
+    for mine, theirs in zip(back[1:], here[1:], strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
 @pytest.mark.parametrize("place", [0, -200, 300])

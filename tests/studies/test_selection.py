@@ -20,6 +20,7 @@ from gradcam_gan.studies import selection as module
 from gradcam_gan.studies.arms import Arm, Pruning
 from gradcam_gan.studies.selection import coverage, diagnosis, kept, look, rarity, select, selection
 from gradcam_gan.training.loop import training_images
+from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
 
 CONTROLS = ["random", "inverse", "instance-selection", "self-diagnosing"]
@@ -216,26 +217,25 @@ def an_arm(**changes):
 def test_the_scorer_is_trained_and_looks_at_the_arms_images_once(tmp_path, classifier, monkeypatch):
     arm = an_arm()
     first = selection(arm, tmp_path)
-    assert {entry.name for entry in tmp_path.iterdir()} == {arm.scorer.name, "selections"}
+    assert [entry.name for entry in tmp_path.iterdir()] == [arm.scorer.name]
     calibration, images = training_images(arm.scorer).images[:20], training_images(arm.training)
     explainer = RunExplainer(load_run(tmp_path / arm.scorer.name), calibration)
     expected = select(arm.pruning, explainer, images, classifier)
     assert (len(first.keep), (~first.keep).sum(), first.keep.dtype) == (96, 29, bool)
     monkeypatch.setattr(module, "select", forbidden)
-    monkeypatch.setattr(module, "train", forbidden)
+    monkeypatch.setattr(Objective, "step", forbidden)
     for found in (first, selection(arm, tmp_path)):
         for name in ("keep", "coverage", "lift"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
-def test_a_damaged_file_or_another_one_is_named(tmp_path, tiny_run):
+def test_a_damaged_file_is_named(tmp_path):
     arm = an_arm()
-    path = tmp_path / "selections" / f"{arm.name}.safetensors"
-    path.parent.mkdir()
-    weights = next(tiny_run.path.glob("checkpoints/*/generator.safetensors")).read_bytes()
-    path.write_bytes(weights)
-    assert f"{path} holds no selection" in refused(selection, arm, tmp_path, error=RunError)
-    path.write_bytes(weights[:-1])
+    selection(arm, tmp_path)
+    (path,) = tmp_path.glob(f"{arm.scorer.name}/selection-*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
     assert f"{path} cannot be read" in refused(selection, arm, tmp_path, error=RunError)
 
 
