@@ -11,10 +11,12 @@ such a run is there for these, and for no others.
 
 import hashlib
 import io
+import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,6 +152,16 @@ class Needed:
         """Whether its folder has all that these notebooks need of it."""
         return all(serves(self.run, notebook) for notebook in self.notebooks)
 
+    def is_served_by(self, archive: Path) -> bool:
+        """Whether its archive has all that these notebooks need of it.
+
+        Raises:
+            RunError: the archive is damaged.
+        """
+        with _opened(archive) as zipped:
+            archived_for = json.loads(zipped.read("manifest.json"))["archived"]
+        return all(notebook[:2] in archived_for for notebook in self.notebooks)
+
 
 def needed(study: Study, notebooks: Sequence[str]) -> list[Needed]:
     """The trainings that notebooks, by name, read themselves."""
@@ -175,27 +187,37 @@ def prepare(study: Study, notebooks: Sequence[str], *, complete: bool = False) -
         RunError: an archive is damaged.
     """
     for one in needed(study, notebooks):
-        archive = path_of(study, one.config.name)
-        if archive.is_file() and not one.run.exists():
-            _bring_back(archive, one.run)
-            for mark in (one.mark, *_marks_of_arms(study, one.run)):
-                mark.touch()
         if not complete and is_archived(one.run) and not one.is_there:
-            one.mark.unlink(missing_ok=True)
+            for mark in _marks(study, one):
+                mark.unlink(missing_ok=True)
             shutil.rmtree(one.run)
+        archive = path_of(study, one.config.name)
+        if archive.is_file() and not one.run.exists() and (complete or one.is_served_by(archive)):
+            _bring_back(archive, one.run)
+            for mark in _marks(study, one):
+                mark.touch()
 
 
-def _marks_of_arms(study: Study, scorer: Path) -> list[Path]:
-    """The workflow's marks of the arms of the pruning experiment whose scores are kept with a run."""
-    return [
-        study.runs_dir / f"{arm.name}.scored" for arm in study.arms() if any(scorer.glob(f"{arm.name}-*"))
-    ]
+def _marks(study: Study, one: Needed) -> list[Path]:
+    """The workflow's marks of what a run's folder holds: the training, and arms of the pruning experiment."""
+    arms = [arm.name for arm in study.arms() if any(one.run.glob(f"{arm.name}-*"))]
+    return [one.mark, *(study.runs_dir / f"{arm}.scored" for arm in arms)]
 
 
 def _bring_back(archive: Path, run: Path) -> None:
-    with files.reporting(run.parent), files.atomic_directory(run) as folder:
-        try:
-            with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise RunError(f"{archive} is damaged ({error}); git checkout brings it back") from None
+    with files.reporting(run.parent), files.atomic_directory(run) as folder, _opened(archive) as zipped:
+        zipped.extractall(folder)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive to read from.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            yield zipped
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, ValueError) as error:
+        raise RunError(f"{archive} is damaged ({error}); git checkout brings it back") from None

@@ -121,7 +121,7 @@ def test_what_is_back_is_complete_for_its_notebook_and_trained_again_for_one_tha
     assert workflow.complete_seeds(study, study.figures_dir, "04_diffusion_gans") == {"pairs.seeds": [0, 1]}
     assert workflow.complete_seeds(study, study.figures_dir, "05_explain_dudgan") == {}
     archive.prepare(study, ["04_diffusion_gans", "05_explain_dudgan"])
-    assert not any(study.runs_dir.iterdir())
+    assert not any(study.runs_dir.glob("*"))
 
 
 def test_an_archive_is_for_the_notebooks_that_it_was_made_for(study):
@@ -203,4 +203,4 @@ def test_a_damaged_archive_is_one_line_and_leaves_nothing(study, place):
     content[place] ^= 0xFF
     path.write_bytes(content if place else content[:100])
     assert f"{path} is damaged" in refused(archive.prepare, study, ["04_diffusion_gans"], error=RunError)
-    assert not any(study.runs_dir.iterdir())
+    assert not any(study.runs_dir.glob("*"))

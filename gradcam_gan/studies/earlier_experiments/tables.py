@@ -1,14 +1,9 @@
 """What both experiments find for one seed: made once, kept, and put together."""
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from gradcam_gan.data import ImageSet, load_images
@@ -24,17 +19,16 @@ from gradcam_gan.studies.earlier_experiments.regression import (
     other_weights,
     true_values,
 )
+from gradcam_gan.studies.kept_tables import KeptTables, digest
 from gradcam_gan.studies.study import Study
-from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels
-from gradcam_gan.training.provenance import provenance
 
 SIZE = 28  # pixels a side: the digits' own
 VERSION = 1  # raised whenever the same study would give other tables
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(KeptTables):
     """What was found for one seed, or for several; each with ``seed``.
 
     Attributes:
@@ -47,27 +41,11 @@ class Measured:
     agreement: pd.DataFrame
     accuracies: pd.DataFrame
 
-    @classmethod
-    def together(cls, parts: Sequence["Measured"]) -> Self:
-        """Several seeds' as one."""
-        names = [field.name for field in fields(cls)]
-        return cls(
-            **{name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in names}
-        )
-
 
 def measured(study: Study, seed: int) -> Measured:
     """What is found for one seed: read where it was found before, else found now, with its trainings, and kept."""
     path = study.runs_dir / identity(study, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.is_dir():
-            found = measure(study, seed)
-            with files.atomic_directory(path) as made:
-                for field in fields(Measured):
-                    getattr(found, field.name).to_csv(made / f"{field.name}.csv.gz", index=False)
-                files.write_json(made / "origin.json", {**_origin(study, seed), **provenance()})
-    return Measured(**{field.name: pd.read_csv(path / f"{field.name}.csv.gz") for field in fields(Measured)})
+    return Measured.once(path, _origin(study, seed), lambda: measure(study, seed))
 
 
 def measure(study: Study, seed: int) -> Measured:
@@ -147,5 +125,4 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
 
 def identity(study: Study, seed: int) -> str:
     """The name of what is found for one seed, below the study's runs: readable first, then of what decides it."""
-    digest = hashlib.sha256(json.dumps(_origin(study, seed), sort_keys=True).encode()).hexdigest()[:8]
-    return f"earlier_experiments/seed{seed}-{digest}"
+    return f"earlier_experiments/seed{seed}-{digest(_origin(study, seed))}"

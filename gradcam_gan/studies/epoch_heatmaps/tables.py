@@ -29,6 +29,7 @@ from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
 from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
 from gradcam_gan.scoring.scores import evaluate_run, reference_for
+from gradcam_gan.studies.kept_tables import KeptTables
 from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
@@ -51,7 +52,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Tables:
+class Tables(KeptTables):
     """What was measured of one network or of several.
 
     Attributes:
@@ -65,11 +66,6 @@ class Tables:
     epochs: pd.DataFrame
     probes: pd.DataFrame
     scores: pd.DataFrame
-
-    @classmethod
-    def together(cls, tables: Sequence[Self]) -> Self:
-        """Of several networks."""
-        return cls(*(pd.concat([getattr(one, part) for one in tables], ignore_index=True) for part in PARTS))
 
     @classmethod
     def published(cls, folder: Path) -> Self:

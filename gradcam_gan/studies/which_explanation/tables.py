@@ -1,22 +1,18 @@
 """All measures of all explanations: made for one of a study's networks at a time, kept, and put together."""
 
-import hashlib
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from gradcam_gan.data import to_bytes, to_model_range
 from gradcam_gan.explaining.methods import IMAGE
 from gradcam_gan.intervals import bootstrap_interval, interval_over_networks, student_interval
 from gradcam_gan.run_explainer import RunExplainer, Statistics
+from gradcam_gan.studies.kept_tables import KeptTables, digest
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.which_explanation.measured import (
     CONTROLS,
@@ -41,10 +37,8 @@ from gradcam_gan.studies.which_explanation.planted import (
 )
 from gradcam_gan.studies.which_explanation.retrained import Sets, retrained_table
 from gradcam_gan.studies.which_explanation.rule import bounds, explanation_name
-from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
-from gradcam_gan.training.provenance import provenance
 from gradcam_gan.training.runs import Run
 
 VERSION = 1  # raised whenever the same study would give other tables
@@ -67,7 +61,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Assessment:
+class Assessment(KeptTables):
     """What was found for one of a study's networks, or for several.
 
     Attributes:
@@ -85,33 +79,15 @@ class Assessment:
     falls: pd.DataFrame
     retrained: pd.DataFrame
 
-    @classmethod
-    def together(cls, parts: Sequence["Assessment"]) -> Self:
-        """Several networks' as one."""
-        names = [field.name for field in fields(cls)]
-        return cls(
-            **{name: pd.concat([getattr(part, name) for part in parts], ignore_index=True) for name in names}
-        )
-
 
 def assessment(study: Study, seed: int) -> Assessment:
     """What is found for one of a study's networks: read where the same was found before, else found now and kept.
 
     Trains the network, and the discriminators with a planted marker, if that has not been done.
     """
-    folder = study.runs_dir / "explanations"
-    path = folder / f"seed{seed}-{_digest(study, seed)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{path.name}.lock"):
-        if not path.is_dir():
-            found = assess(study, seed)
-            with files.atomic_directory(path) as made:
-                for field in fields(Assessment):
-                    getattr(found, field.name).to_csv(made / f"{field.name}.csv.gz", index=False)
-                files.write_json(made / "origin.json", {**_origin(study, seed), **provenance()})
-    return Assessment(
-        **{field.name: pd.read_csv(path / f"{field.name}.csv.gz") for field in fields(Assessment)}
-    )
+    origin = _origin(study, seed)
+    path = study.runs_dir / "explanations" / f"seed{seed}-{digest(origin)}"
+    return Assessment.once(path, origin, lambda: assess(study, seed))
 
 
 def assess(study: Study, seed: int) -> Assessment:
@@ -350,7 +326,3 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
         "calibration_images": study.calibration_images,
         "quality": study.quality.model_dump(mode="json"),
     }
-
-
-def _digest(study: Study, seed: int) -> str:
-    return hashlib.sha256(json.dumps(_origin(study, seed), sort_keys=True).encode()).hexdigest()[:8]
