@@ -2,8 +2,8 @@
 
     python params/score_pilots.py runs/pilot/mnist-* runs/study/mnist-*
 
-writes pilots.csv beside it, a row a run and epoch; trainings that were broken off count as far as they went. The images
-are those of the study's own scores.
+writes pilots.csv beside it, a row a run and epoch, and leaves the rows of other trainings; those that were broken off
+count as far as they went. The images are those of the study's own scores.
 """
 
 import sys
@@ -31,8 +31,9 @@ def main() -> None:
         held_out._replace(images=held_out.images[part], labels=held_out.labels[part]), load_evaluator()
     )
     rows = [row for run in runs for row in scored(run, reference, study.generated_images)]
-    table = pd.DataFrame(rows).sort_values([*REGIME, "seed", "epoch"])
-    table.to_csv(Path(__file__).with_name("pilots.csv"), index=False, float_format="%.4g")
+    path, trainings = Path(__file__).with_name("pilots.csv"), [*REGIME, "seed", "epoch"]
+    table = pd.concat([pd.read_csv(path), pd.DataFrame(rows)]).drop_duplicates(trainings, keep="last")
+    table.sort_values(trainings).to_csv(path, index=False, float_format="%.4g")
 
 
 def scored(run: Run, reference: Reference, count: int) -> list[dict[str, float]]:

@@ -11,6 +11,7 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +21,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from gradcam_gan import torchvision_compat  # noqa: F401 - before torchmetrics, which imports torchvision
-from gradcam_gan.data import ImageSet, check_images, data_hash, to_bytes
+from gradcam_gan.data import ImageSet, check_images, data_hash, to_bytes, to_model_range
 from gradcam_gan.errors import InputError, RunError
 from gradcam_gan.explaining.batches import evaluating
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for, resized
@@ -36,6 +37,7 @@ KID_SUBSETS = 50
 BATCH = 100  # the fastest on a CPU
 FEWEST = 20  # images on either side: fewer have no covariance worth the name
 LATENT_SEED = 1  # not those that the training's own measures use
+VEIL = 64  # grey levels, of 255: what is darker counts as black where no veil is to count
 
 
 class Score(NamedTuple):
@@ -72,6 +74,7 @@ class Reference:
         evaluator: whose features count; on the device where to compute.
         training: images (M, C, H, W) that the generators learn from, for ``nearest_training``; None leaves it out.
         cache: folder for the features, by hash of the images and of the evaluator; None keeps none.
+        black_below: grey level, 0 to 255: darker pixels count as black, in real and generated images alike.
 
     Raises:
         InputError: fewer than 20 images, or images that cannot be used.
@@ -84,17 +87,31 @@ class Reference:
         *,
         training: Tensor | None = None,
         cache: Path | None = None,
+        black_below: int = 0,
     ) -> None:
         _check_samples(images.images, "reference")
         self.evaluator = evaluator
         self.class_names = images.class_names
-        self.digest = _digest(images, training, evaluator)
+        self.digest = _digest(images, training, evaluator, black_below)
+        self._images, self._cache, self._black_below = images, cache, black_below
         self.features = self._features(images.images, cache)  # (N, 64), on the CPU
         self._training = None if training is None else self._pixels(training)
         self.typical_distance = self.distance_to_training(images.images)
 
+    @cached_property
+    def without_veil(self) -> "Reference":
+        """The same images, by which a veil over a black ground does not count: what is darker than ``VEIL`` is black.
+
+        An evaluator that has seen digits on black alone takes a ground of a few grey levels, which no eye sees, for a
+        very different image. There is no ``nearest_training`` with it.
+        """
+        return Reference(self._images, self.evaluator, cache=self._cache, black_below=VEIL)
+
     def embed(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1] -> features (N, 64), on the CPU."""
+        if self._black_below:
+            images = to_bytes(to_model_range(images))  # of either kind
+            images = images.masked_fill(images < self._black_below, 0)
         with torch.inference_mode():
             parts = [self.evaluator.features(some.to(self.device)).cpu() for some in images.split(BATCH)]
         return torch.cat(parts)
@@ -327,10 +344,12 @@ def _check_samples(images: Tensor, name: str) -> None:
         raise InputError(f"{name} has {len(images)} images; scores need {FEWEST} or more")
 
 
-def _digest(images: ImageSet, training: Tensor | None, evaluator: Evaluator) -> str:
+def _digest(images: ImageSet, training: Tensor | None, evaluator: Evaluator, black_below: int) -> str:
     """16 hex digits that stand for the images and the evaluator together."""
     digest = hashlib.sha256(data_hash(images).encode())
     if training is not None:
         digest.update(data_hash(images._replace(images=training)).encode())
     digest.update(files.tensor_bytes(evaluator.state_dict()))
+    if black_below:
+        digest.update(bytes([black_below]))
     return digest.hexdigest()[:16]

@@ -30,7 +30,7 @@ from gradcam_gan.studies.archive import checksums
 from gradcam_gan.studies.claims import ONE_SIDED, holm
 from gradcam_gan.studies.earlier_experiments.tables import identity
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
-from gradcam_gan.studies.epoch_heatmaps.tables import Tables
+from gradcam_gan.studies.epoch_heatmaps.tables import WITHOUT_VEIL, Tables
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.train_dcgan import health_table
@@ -92,8 +92,12 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
         numbers |= {
             id_: _number(quantity, found, networks) for id_, (quantity, found) in deciding(tables).items()
         }
-        well = health_table(tables.scores).groupby("healthy")["seed"].agg(list)
-        over_networks["networks"] = {"healthy": well.get(True, []), "unhealthy": well.get(False, [])}
+        trained = health_table(tables.scores).set_index("seed")
+        over_networks["networks"] = {
+            "healthy": trained.index[trained["healthy"]].tolist(),
+            "unhealthy": trained.index[~trained["healthy"]].tolist(),
+            "healthy_without_veil": trained.index[trained[f"healthy{WITHOUT_VEIL}"]].tolist(),
+        }
         over_networks["turned_when_settled"] = turned_claims(tables)
     return _without_nan(
         {

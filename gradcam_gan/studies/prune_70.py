@@ -31,7 +31,7 @@ from gradcam_gan.scoring.scores import Reference, evaluate_run
 from gradcam_gan.studies import claims
 from gradcam_gan.studies.arms import Arm
 from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Outcome, Rule, paired
-from gradcam_gan.studies.epoch_heatmaps.tables import AROUND
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, WITHOUT_VEIL
 from gradcam_gan.studies.epoch_heatmaps.tables import select as select_rows
 from gradcam_gan.studies.readings import COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES
 from gradcam_gan.studies.selection import Selection, coverage, largest, selection
@@ -43,6 +43,7 @@ from gradcam_gan.training.runs import Run, load_run
 BASELINE = "baseline"
 METRICS = (
     "log_fid", "kid", "precision", "recall", "density", "prdc_coverage", "class_entropy", "nearest_training_ratio",
+    f"log_fid{WITHOUT_VEIL}",
 )  # fmt: skip
 TOP = 0.2  # share of the images that claim C6 is judged on, whatever the rule deletes
 WORTHWHILE = (0.01, 0.5)  # share of the images: less changes nothing, more leaves too few
@@ -186,8 +187,12 @@ def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> 
 def last_scores(run: Run, reference: Reference, count: int) -> dict[str, float]:
     """``METRICS`` of a run's generators, each the mean over its last three checkpoints."""
     trained = [epoch for epoch in run.epochs if epoch > 0]
-    scores = evaluate_run(run, reference, epochs=trained[-LAST_CHECKPOINTS:], count=count)
-    scores = scores.assign(log_fid=np.log(scores["fid"]))
+    scores, without_veil = (
+        evaluate_run(run, one, epochs=trained[-LAST_CHECKPOINTS:], count=count)
+        for one in (reference, reference.without_veil)
+    )
+    for suffix, fid in (("", scores["fid"]), (WITHOUT_VEIL, without_veil["fid"])):
+        scores[f"log_fid{suffix}"] = np.log(fid)
     return {metric: float(scores[metric].mean()) for metric in METRICS}
 
 
@@ -382,6 +387,7 @@ def _beside(scores: pd.DataFrame, changes: pd.Series, healthy: Sequence[int]) ->
     others = {
         "healthy scoring networks alone": changes[changes.index.isin(healthy)],
         "change of recall": minus(scores, TOP_20, RANDOM_20, "recall"),
+        "change of log FID without the veil": minus(scores, TOP_20, RANDOM_20, f"log_fid{WITHOUT_VEIL}"),
     }
     for arm, to in ((TOP_20, BASELINE), ("rule70", BASELINE), ("rule70", "random")):
         others[f"change of log FID, {arm} minus {to}"] = minus(scores, arm, to, "log_fid")

@@ -31,6 +31,7 @@ BASELINE_MODEL = "dcgan"
 PLANTED_SEEDS = 1000  # from one planted discriminator to the next: more than a study has networks
 # the parameters that decide what is measured of a network, beside its training's
 MEASURED = ("figure_epochs", "probe_images", "calibration_images", "generated_images", "reference_images")
+TABLES_VERSION = 2  # raised whenever the same network would have other tables
 # the keys of METHODS, which this module, free of torch, cannot import
 Explanation = Literal[
     "gradcam", "hirescam", "gradcam++", "xgradcam", "layercam", "eigencam", "scorecam", "ablationcam", "fullgrad",
@@ -289,6 +290,7 @@ class Study(ValidatedModel):
     def origin_of_tables(self, seed: int) -> dict[str, object]:
         """What the tables of one of its networks (``epoch_heatmaps.tables``) are made from, as JSON values."""
         return {
+            "version": TABLES_VERSION,
             "run": self.config(seed).name,
             "measured": self.model_dump(mode="json", include=set(MEASURED)),
         }

@@ -12,8 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradcam_gan.data import to_bytes, to_model_range
+from gradcam_gan.scoring.scores import VEIL
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.epoch_heatmaps.tables import HEALTHY_FID, HEALTHY_RECALL, health, trained_well
+from gradcam_gan.studies.epoch_heatmaps.tables import (
+    HEALTHY_FID,
+    HEALTHY_RECALL,
+    WITHOUT_VEIL,
+    health,
+    trained_well,
+)
 from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
 from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
@@ -43,6 +50,8 @@ def histories(runs: Sequence[Run], **keys: str) -> pd.DataFrame:
 def health_table(scores: pd.DataFrame) -> pd.DataFrame:
     """A row a network: ``health``, then FID after epochs 18 (claim C2) and 25, and the best FID and recall.
 
+    And ``health`` where no veil counts, its columns with that suffix.
+
     Args:
         scores: ``Tables.scores``.
     """
@@ -50,14 +59,16 @@ def health_table(scores: pd.DataFrame) -> pd.DataFrame:
     by_seed = trained.groupby("seed")
     after = trained.pivot_table("fid", "seed", "epoch").reindex(columns=[18, 25]).add_prefix("fid_")
     best = by_seed.agg(best_fid=("fid", "min"), best_recall=("recall", "max"))
-    return health(scores).set_index("seed").join([after, best]).reset_index()
+    unveiled = health(scores, WITHOUT_VEIL).set_index("seed").add_suffix(WITHOUT_VEIL)
+    return health(scores).set_index("seed").join([after, best, unveiled]).reset_index()
 
 
 def health_chart(scores: pd.DataFrame) -> Figure:
     """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their median.
 
-    Those of the networks that did not train well are black and, beside FID, named by seed. Above: the rows of Figure 1,
-    and what counts as healthy there; for D's accuracy, guessing.
+    Those of the networks that did not train well are black and, beside FID, named by seed; dashed and thick is the
+    median where no veil counts. Above: the rows of Figure 1, and what counts as healthy there; for D's accuracy,
+    guessing.
 
     Args:
         scores: ``Tables.scores``.
@@ -73,6 +84,9 @@ def health_chart(scores: pd.DataFrame) -> Figure:
             axes.plot(curves.index, curves.drop(columns=unwell), color=f"C{i}", lw=0.5, alpha=0.6)
             axes.plot(curves.index, curves[unwell], color="black", lw=0.5, alpha=0.6)
             axes.plot(curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5)
+            if f"{column}{WITHOUT_VEIL}" in trained:
+                unveiled = trained.pivot_table(f"{column}{WITHOUT_VEIL}", "epoch", "seed").median(axis=1)
+                axes.plot(unveiled.index, unveiled, color=f"C{i}", lw=1.5, ls=(0, (2, 1)))
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
@@ -94,11 +108,15 @@ def health_chart(scores: pd.DataFrame) -> Figure:
 
 
 def name_networks(table: pd.DataFrame) -> str:
-    """How many networks trained well, and which did not, as Markdown (``health_table``)."""
+    """How many networks trained well, which did not, and how many where no veil counts, as Markdown."""
     unwell = ", ".join(f"seed {seed}" for seed in table.loc[~table["healthy"], "seed"])
     well = f"{table['healthy'].sum()} of {len(table)} networks trained well"
     limits = f"G's FID is below {HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}"
-    return f"**{well}**: at four of five rows of Figure 1 or more, {limits}. Those that did not: {unwell or 'none'}."
+    return (
+        f"**{well}**: at four of five rows of Figure 1 or more, {limits}. Those that did not: {unwell or 'none'}. "
+        f"Where what is darker than {VEIL} of 255 grey levels counts as black, "
+        f"{table[f'healthy{WITHOUT_VEIL}'].sum()} of {len(table)} did."
+    )
 
 
 def pilots() -> pd.DataFrame:
@@ -158,8 +176,8 @@ def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
         epochs: E.
 
     Returns:
-        Columns ``epoch``, ``latent`` (index), ``mean`` (-1 to 1), ``contrast`` and ``ink``, the share of pixels
-        brighter than mid-grey (0 to 1).
+        Columns ``epoch``, ``latent`` (index), ``mean`` (-1 to 1), ``contrast``, ``ink``, the share of pixels brighter
+        than mid-grey (0 to 1), and ``ground``, the median pixel in grey levels (0 to 255): that of the background.
     """
     pixels = to_model_range(samples).flatten(2)
     keys = pd.MultiIndex.from_product([epochs, range(samples.shape[1])], names=["epoch", "latent"])
@@ -168,6 +186,7 @@ def sample_table(samples: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
             "mean": pixels.mean(2).flatten(),
             "contrast": pixels.std(2).flatten(),
             "ink": (pixels > 0).float().mean(2).flatten(),
+            "ground": samples.flatten(2).float().quantile(0.5, 2).flatten(),
         },
         keys,
     )

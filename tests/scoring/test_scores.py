@@ -205,6 +205,19 @@ class TestNearestTraining:
         assert black.distance_to_training(flat(0, 255, count=65)) == pytest.approx(0.5, abs=1e-3)
 
 
+def test_a_veil_over_the_ground_counts_for_the_scores_but_not_without_it(training, reference, real):
+    digits = training.images[500:1000]
+    veiled = digits.clamp(min=15)  # 6 % of white
+    assert evaluate(veiled, reference)["fid"] > 5 * real["fid"]
+    without = reference.without_veil
+    assert without.digest != reference.digest
+    expected = evaluate(digits, without)
+    assert expected["fid"] == pytest.approx(real["fid"], rel=0.5)
+    for images in (veiled, to_model_range(veiled)):
+        found = evaluate(images, without)
+        assert (found["fid"], found["recall"]) == (expected["fid"], expected["recall"])
+
+
 # --- the same scores from their definitions
 
 

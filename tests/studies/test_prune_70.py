@@ -154,9 +154,10 @@ class TestExperiment:
             return pd.DataFrame({"epoch": epochs, "fid": np.exp(epochs), **others})
 
         monkeypatch.setattr(prune_70, "evaluate_run", fake)
-        run = SimpleNamespace(epochs=epochs)
-        assert last_scores(run, None, COUNT) == pytest.approx(
-            {**dict.fromkeys(METRICS, COUNT), "log_fid": expected}
+        run, reference = SimpleNamespace(epochs=epochs), SimpleNamespace(without_veil=None)
+        expected_of_fid = {"log_fid": expected, "log_fid_without_veil": expected}
+        assert last_scores(run, reference, COUNT) == pytest.approx(
+            {**dict.fromkeys(METRICS, COUNT), **expected_of_fid}
         )
 
     def test_an_arm_that_deletes_nothing_is_its_baseline_and_one_that_deletes_all_is_not_trained(
@@ -213,6 +214,7 @@ def made_up(change=0.0, *, noise=0.1, by_rule=0.2, networks=12, baseline=1.0, **
     return pd.concat(
         [
             pd.DataFrame({"arm": arm, "seed": range(networks), "log_fid": values, "recall": 0.1 * values})
+            .assign(log_fid_without_veil=values)
             .assign(by_rule=np.nan if arm == BASELINE else shares)
             for arm, values in arms.items()
         ],
@@ -222,7 +224,7 @@ def made_up(change=0.0, *, noise=0.1, by_rule=0.2, networks=12, baseline=1.0, **
 
 def test_arms_are_compared_with_the_baseline_and_with_as_many_at_random():
     scores = made_up(-0.3, rule70=-0.2, random=0.1).assign(
-        **dict.fromkeys(set(METRICS) - {"log_fid", "recall"}, 1.0)
+        **dict.fromkeys(set(METRICS) - {"log_fid", "recall", "log_fid_without_veil"}, 1.0)
     )
     table = differences(scores).query("metric == 'log_fid'").set_index(["arm", "to"])
     expected = {
@@ -369,7 +371,7 @@ class TestCharts:
     @pytest.mark.parametrize("networks", [1, 12])
     def test_the_answer_has_the_rule_and_every_pair_with_a_tick_a_network(self, networks):
         scores = made_up(-0.3, networks=networks).assign(
-            **dict.fromkeys(set(METRICS) - {"log_fid", "recall"}, 1.0)
+            **dict.fromkeys(set(METRICS) - {"log_fid", "recall", "log_fid_without_veil"}, 1.0)
         )
         left, middle, right = drawn(answer_chart, scores).axes
         assert left.lines[0].get_xdata().tolist() == [20] * networks

@@ -44,9 +44,13 @@ class TestHistories:
         pd.testing.assert_frame_equal(tiny_run.history, before)
 
 
+UNVEILED = [20, 9, 8, 7, 6]
+
+
 def scores(fid, recall, seed=1):
     """Five epochs, rows of Figure 1 all of them, after the untrained state."""
     columns = {"fid": [140, *fid], "recall": [0, *recall], "row": [False, *[True] * 5]}
+    columns |= {"fid_without_veil": [140, *UNVEILED], "recall_without_veil": [0, *[0.8] * 5]}
     accuracy = dict.fromkeys(train_dcgan.ACCURACIES, 0.8)
     return pd.DataFrame({"seed": seed, "epoch": range(6), **columns, **accuracy})
 
@@ -66,7 +70,8 @@ def test_health_by_network():
     assert table["fid_18"].isna().all()  # there are five epochs
     said = train_dcgan.name_networks(table.reset_index())
     assert said.startswith("**1 of 3 networks")
-    assert said.endswith("seed 2, seed 3.")
+    assert "did not: seed 2, seed 3. " in said
+    assert said.endswith("counts as black, 3 of 3 did.")
 
 
 def test_pilots_count_as_far_as_they_went():
@@ -85,9 +90,10 @@ def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     low, high = figure.axes[0].get_ylim()
     assert low < 7
     assert high > 50
-    # three networks, their median, the limit, five rows
-    assert [len(axes.lines) for axes in figure.axes] == [10] * 5
-    assert [axes.lines[4].get_ydata()[0] for axes in figure.axes] == [16.0, 0.2, 0.5, 0.5, 0.5]
+    # three networks, their median, of FID and recall that without the veil, the limit, five rows
+    assert [len(axes.lines) for axes in figure.axes] == [11, 11, 10, 10, 10]
+    assert figure.axes[0].lines[4].get_ydata().tolist() == UNVEILED
+    assert [axes.lines[-6].get_ydata()[0] for axes in figure.axes] == [16.0, 0.2, 0.5, 0.5, 0.5]
     assert figure.axes[0].lines[3].get_ydata().tolist() == [50, 9, 8, 7, 10]
 
 

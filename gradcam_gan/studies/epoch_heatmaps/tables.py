@@ -43,6 +43,7 @@ LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part o
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
+WITHOUT_VEIL = "_without_veil"  # after the name of a score
 PADDINGS: tuple[Padding, ...] = ("zeros", "background")  # as in the paper's code, and without a frame
 PARTS = {
     "epochs": "csv",
@@ -59,8 +60,9 @@ class Tables(KeptTables):
         epochs: a row per network, epoch and reading, with ``seed``, ``epoch``, those of ``Reading``, ``measure_epoch``.
         probes: a row per network, reading and probe image: ``area`` of the digit (0..1), f at each row of Figure 1
             (``focus_5`` and so on), and ``change`` over the rows (``largest_change``).
-        scores: a row per network and epoch: G's scores (``evaluate``), D's ``accuracy_*``, and ``row``, whether the
-            epoch is a row of Figure 1.
+        scores: a row per network and epoch: G's scores (``evaluate``), ``fid`` and ``recall`` once more as
+            ``*_without_veil`` (``Reference.without_veil``), D's ``accuracy_*``, and ``row``, whether the epoch is a row
+            of Figure 1.
     """
 
     epochs: pd.DataFrame
@@ -123,7 +125,10 @@ def _measured(study: Study, config: TrainingConfig) -> Tables:
     run, device = train(config, study.runs_dir), resolve_device(study.device)
     images, held_out = training_images(config).images, training_images(config, "test").images
     reference = reference_for(config, study.runs_dir, device, study.reference_images)
-    scores = evaluate_run(run, reference, count=study.generated_images)
+    scores, without_veil = (
+        evaluate_run(run, one, count=study.generated_images) for one in (reference, reference.without_veil)
+    )
+    scores = scores.join(without_veil[["fid", "recall"]].add_suffix(WITHOUT_VEIL))
     explainer = RunExplainer(run, images[: study.calibration_images], device)
     with cpu_threads(study.threads), reproducible_kernels():
         return measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
@@ -152,18 +157,18 @@ def select(table: pd.DataFrame, reading: Reading) -> pd.DataFrame:
     return found
 
 
-def trained_well(rows: pd.DataFrame) -> pd.Series:
-    """Whether G's FID is below 16 and its recall above 0.2, by row."""
-    return (rows["fid"] < HEALTHY_FID) & (rows["recall"] > HEALTHY_RECALL)
+def trained_well(rows: pd.DataFrame, suffix: str = "") -> pd.Series:
+    """Whether G's FID is below 16 and its recall above 0.2, by row; of the scores with that suffix."""
+    return (rows[f"fid{suffix}"] < HEALTHY_FID) & (rows[f"recall{suffix}"] > HEALTHY_RECALL)
 
 
-def health(scores: pd.DataFrame) -> pd.DataFrame:
+def health(scores: pd.DataFrame, suffix: str = "") -> pd.DataFrame:
     """A row a network: ``seed``, ``healthy_rows`` (share of Figure 1's rows) and ``healthy``: at least 4 of 5 are.
 
-    A row is healthy where G's FID is below 16 and its recall above 0.2.
+    A row is healthy where G's FID is below 16 and its recall above 0.2: those with the suffix.
     """
     rows = scores[scores["row"]]
-    shares = trained_well(rows).groupby(rows["seed"]).mean().rename("healthy_rows").reset_index()
+    shares = trained_well(rows, suffix).groupby(rows["seed"]).mean().rename("healthy_rows").reset_index()
     return shares.assign(healthy=shares["healthy_rows"] >= HEALTHY_ROWS)
 
 

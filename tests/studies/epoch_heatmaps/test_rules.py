@@ -121,6 +121,19 @@ def test_generator(fid, verdict):
     assert "15 (seed 0)" in claim.beside["epochs picked"]
 
 
+def test_scores_without_a_veil_stand_beside_the_generator_and_do_not_decide():
+    tables = study(peak(15), fid=100.0 - np.abs(EPOCHS - 15))
+    tables.scores["fid_without_veil"] = 1 / tables.scores["fid"]
+    claim = rules.judge("C4", tables)
+    assert claim.verdict == "not reproduced"
+    beside = {name: found for name, found in claim.beside.items() if "without the veil" in name}
+    share, gain = beside.values()
+    assert share.estimate == pytest.approx(1 - claim.effect.estimate)
+    assert gain.estimate == pytest.approx(
+        -claim.beside["log FID at the epoch picked, minus that at 25"].estimate
+    )
+
+
 @pytest.mark.parametrize(
     ("probes", "verdict"),
     [
