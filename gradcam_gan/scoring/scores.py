@@ -103,9 +103,13 @@ class Reference:
         """The same images, by which a veil over a black ground does not count: what is darker than ``VEIL`` is black.
 
         An evaluator that has seen digits on black alone takes a ground of a few grey levels, which no eye sees, for a
-        very different image. There is no ``nearest_training`` with it.
+        very different image.
         """
-        return Reference(self._images, self.evaluator, cache=self._cache, black_below=VEIL)
+        return self.with_black_below(VEIL)
+
+    def with_black_below(self, level: int) -> "Reference":
+        """The same images, by which pixels below a grey level count as black; without ``nearest_training``."""
+        return Reference(self._images, self.evaluator, cache=self._cache, black_below=level)
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1] -> features (N, 64), on the CPU."""

@@ -3,7 +3,9 @@
 A D beside a G of noise, or of one image over and over, explains nothing about digits; neither does one at chance.
 """
 
+import hashlib
 from collections.abc import Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -12,7 +14,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradcam_gan.data import to_bytes, to_model_range
-from gradcam_gan.scoring.scores import VEIL
+from gradcam_gan.explaining.batchnorm import batch_statistics
+from gradcam_gan.scoring.scores import VEIL, Reference, draw, evaluate
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.tables import (
     HEALTHY_FID,
@@ -30,6 +33,7 @@ CURVES = {
     "mean probability of “real”": {"d_real": "D(x), real", "d_fake": "D(G(z)), generated"},
 }
 REGIME = ["width", "learning_rate", "batch_size"]
+VEILS = (0, 24, 64, 128)  # grey levels below which a pixel counts as black
 ACCURACIES = {f"accuracy_{mode}": f"{mode} statistics" for mode in ("running", "batch", "reference")}
 
 
@@ -155,6 +159,65 @@ def training_curves(history: pd.DataFrame) -> Figure:
             axes.legend(frameon=False, loc="best")
         all_axes[1].set_ylim(0, 1)
     return figure
+
+
+def veil_table(run: Run, reference: Reference, epochs: Sequence[int], count: int) -> pd.DataFrame:
+    """How much the veil decides, whatever counts as one; kept with the run.
+
+    Args:
+        run: whose G.
+        reference: what to compare with.
+        epochs: E of the run's.
+        count: of generated images.
+
+    Returns:
+        A row per epoch and grey level of ``VEILS``: ``epoch``, ``black_below``, ``fid`` and ``recall`` of G where what
+        is darker counts as black.
+    """
+
+    def find() -> pd.DataFrame:
+        rows = []
+        for epoch, level in product(epochs, VEILS):
+            found = evaluate(run.generator(epoch), reference.with_black_below(level), count=count)
+            rows.append(
+                {"epoch": epoch, "black_below": level, "fid": found["fid"], "recall": found["recall"]}
+            )
+        return pd.DataFrame(rows)
+
+    return run.kept("veil", f"{reference.digest} {[*epochs]} {VEILS} {count}", find)
+
+
+def veil_logits(run: Run, real: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
+    """Does D, as in training, see the veil? Its mean logits with and without it; kept with the run.
+
+    Args:
+        run: whose D and G.
+        real: uint8 (N, C, H, W); in batches of 64, as in training.
+        epochs: E of the run's.
+
+    Returns:
+        A row an epoch: ``epoch``, ``ground``, the median pixel of as many generated images in grey levels, and D's mean
+        logit under each batch's own statistics: ``real``, ``generated``, and ``lifted``, of the generated images darker
+        by that ground.
+    """
+
+    def find() -> pd.DataFrame:
+        rows = []
+        for epoch in epochs:
+            network, made = batch_statistics(run.discriminator(epoch)), draw(run.generator(epoch), len(real))
+            ground = int(made.median())
+            lifted = made.clamp(min=ground) - ground
+            with torch.inference_mode():
+                logits = {
+                    name: float(
+                        torch.cat([network(to_model_range(some)) for some in images.split(64)]).mean()
+                    )
+                    for name, images in {"real": real, "generated": made, "lifted": lifted}.items()
+                }
+            rows.append({"epoch": epoch, "ground": ground, **logits})
+        return pd.DataFrame(rows)
+
+    return run.kept("veil-logits", f"{hashlib.sha256(real.numpy().tobytes()).hexdigest()} {[*epochs]}", find)
 
 
 def samples(run: Run, epochs: Sequence[int], count: int) -> Tensor:

@@ -4,7 +4,10 @@ import pytest
 import torch
 from helpers import assert_nothing_is_cut_off, draw, legend_of
 
-from gradcam_gan.data import to_bytes
+from gradcam_gan.data import load_images, to_bytes, to_model_range
+from gradcam_gan.scoring.evaluator import load_evaluator
+from gradcam_gan.scoring.scores import Reference, evaluate
+from gradcam_gan.scoring.scores import draw as draw_images
 from gradcam_gan.studies import train_dcgan
 from gradcam_gan.studies.style import PAGE
 from gradcam_gan.studies.train_dcgan import histories, sample_table, samples
@@ -129,6 +132,36 @@ def test_samples_are_of_the_same_latents_at_every_epoch_and_are_kept_without_the
     assert torch.equal(samples(tiny_run, [3, 0, 3], 4), found)
     with pytest.raises(AttributeError):  # other epochs are other samples
         samples(tiny_run, [3], 4)
+
+
+def test_the_veil_table_has_the_scores_at_every_level_and_is_kept(tiny_run, monkeypatch):
+    held_out = load_images("mnist-5k", 64, "test")
+    reference = Reference(
+        held_out._replace(images=held_out.images[:40], labels=held_out.labels[:40]), load_evaluator()
+    )
+    found = train_dcgan.veil_table(tiny_run, reference, [3], 20)
+    assert found["black_below"].tolist() == [0, 24, 64, 128]
+    expected = [
+        evaluate(tiny_run.generator(3), one, count=20)["fid"] for one in (reference, reference.without_veil)
+    ]
+    assert found["fid"][[0, 2]].tolist() == expected
+    monkeypatch.delattr(type(tiny_run), "generator")
+    pd.testing.assert_frame_equal(train_dcgan.veil_table(tiny_run, reference, [3], 20), found)
+
+
+def test_the_discriminator_is_asked_with_and_without_the_veil(tiny_run):
+    real = load_images("mnist-5k", 64, "test").images[:64]
+    (row,) = train_dcgan.veil_logits(tiny_run, real, [3]).to_dict("records")
+    network, made = tiny_run.discriminator(3).train(), draw_images(tiny_run.generator(3), 64)
+    assert row["ground"] == int(made.median()) > 0
+    for name, images in {
+        "real": real,
+        "generated": made,
+        "lifted": (made.int() - row["ground"]).clamp(0, 255),
+    }.items():
+        with torch.no_grad():
+            expected = network(to_model_range(images.to(torch.uint8))).mean()
+        assert row[name] == pytest.approx(float(expected), abs=1e-5)
 
 
 class TestSampleTable:
