@@ -38,6 +38,7 @@ BATCH = 100  # the fastest on a CPU
 FEWEST = 20  # images on either side: fewer have no covariance worth the name
 LATENT_SEED = 1  # not those that the training's own measures use
 VEIL = 64  # grey levels, of 255: what is darker counts as black where no veil is to count
+WITHOUT_VEIL = "_without_veil"  # in tables, after the name of a score where that is so
 
 
 class Score(NamedTuple):

@@ -21,7 +21,7 @@ from gradcam_gan.intervals import equivalent, paired_differences, paired_values,
 from gradcam_gan.models.diffusion import DiffusionState, diffuse, times_and_noise
 from gradcam_gan.models.options import MODELS, Diffusion
 from gradcam_gan.run_explainer import NOISE_SEED
-from gradcam_gan.scoring.scores import SCORES, Reference, classes_to_draw, draw, evaluate_run
+from gradcam_gan.scoring.scores import SCORES, WITHOUT_VEIL, Reference, classes_to_draw, draw, evaluate_run
 from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE, STYLE, intervals, legend_above, network_ticks, seed_lines
@@ -72,11 +72,15 @@ def score_models(runs: Sequence[Run], reference: Reference, count: int) -> pd.Da
 
     Returns:
         A row per run and epoch from 0 on: ``model``, ``seed``, ``epoch``, ``images`` (seen in training) and the
-        scores of ``evaluate``; ``class_accuracy`` is NaN for an unconditional model.
+        scores of ``evaluate``; ``class_accuracy`` is NaN for an unconditional model. ``fid_without_veil``
+        (``Reference.without_veil``) is that of the last three checkpoints, NaN before.
     """
     tables = []
     for run in runs:
         scores = evaluate_run(run, reference, count=count)
+        last = [epoch for epoch in run.epochs if epoch > 0][-LAST_CHECKPOINTS:]
+        without_veil = evaluate_run(run, reference.without_veil, epochs=last, count=count).set_index("epoch")
+        scores[f"fid{WITHOUT_VEIL}"] = scores["epoch"].map(without_veil["fid"])
         seen = scores["epoch"] * run.history["images"].iloc[0]
         tables.append(scores.assign(model=run.config.model_name, seed=run.config.seed, images=seen))
     first = ["model", "seed", "epoch", "images"]
@@ -88,14 +92,15 @@ def network_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a network of ``score_models``: means over its last three checkpoints, which jump less than one.
 
     Returns:
-        ``model``, ``seed``, the means of ``log_fid`` (natural), ``kid``, ``precision``, ``recall`` and
-        ``class_accuracy``, and ``collapsed``: whether the last checkpoint has a recall below 0.1 or an FID above 20.
+        ``model``, ``seed``, the means of ``log_fid`` (natural; once more ``_without_veil``), ``kid``, ``precision``,
+        ``recall`` and ``class_accuracy``, and ``collapsed``: whether the last checkpoint has a recall below 0.1 or an
+        FID above 20.
     """
     keys = ["model", "seed"]
     trained = scores[scores["epoch"] > 0].sort_values("epoch", kind="stable")
     last = trained.groupby(keys).tail(LAST_CHECKPOINTS)
-    last = last.assign(log_fid=np.log(last["fid"]))
-    means = last.groupby(keys, sort=False)[[*METRICS, "kid"]].mean()
+    logs = {f"log_{fid}": np.log(last[fid]) for fid in ("fid", f"fid{WITHOUT_VEIL}")}
+    means = last.assign(**logs).groupby(keys, sort=False)[[*METRICS, "kid", f"log_fid{WITHOUT_VEIL}"]].mean()
     final = trained.groupby(keys).tail(1).set_index(keys)
     collapsed = (final["recall"] < COLLAPSED_RECALL) | (final["fid"] > COLLAPSED_FID)
     return means.assign(collapsed=collapsed).reset_index()
@@ -501,6 +506,7 @@ def _judge(
         outcome = "fails" if equivalent(differences, EQUAL) else "unclear"
     verdict, effect = verdict_of([outcome]), student_interval(differences, unit="pairs")
     flipped = f" with p < {SIGNIFICANT} of the sign flip" if flips else ""
+    beside |= without_veil(networks, model, to)
     factor = f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
     beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
     if len(differences) > 1:
@@ -519,6 +525,15 @@ def _judge(
         p=rule.p_value(differences),
         beside=beside,
     )
+
+
+def without_veil(networks: pd.DataFrame, model: str, to: str) -> dict[str, object]:
+    """Beside a claim: the same where no veil counts; nothing of networks that were not scored so."""
+    name = f"log_fid{WITHOUT_VEIL}"
+    if name not in networks:
+        return {}
+    differences = paired(networks, model, to, name)
+    return {f"log FID without the veil, minus {to}'s": student_interval(differences, unit="pairs")}
 
 
 def _wrong_classes(networks: pd.DataFrame, model: str | None) -> str:

@@ -26,11 +26,12 @@ import pandas as pd
 
 from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import Interval
+from gradcam_gan.scoring.scores import WITHOUT_VEIL
 from gradcam_gan.studies.archive import checksums
 from gradcam_gan.studies.claims import ONE_SIDED, holm
 from gradcam_gan.studies.earlier_experiments.tables import identity
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
-from gradcam_gan.studies.epoch_heatmaps.tables import WITHOUT_VEIL, Tables
+from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.train_dcgan import health_table

@@ -27,11 +27,11 @@ from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.intervals import paired_values, sign_flip
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
-from gradcam_gan.scoring.scores import Reference, evaluate_run
+from gradcam_gan.scoring.scores import WITHOUT_VEIL, Reference, evaluate_run
 from gradcam_gan.studies import claims
 from gradcam_gan.studies.arms import Arm
 from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Outcome, Rule, paired
-from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, WITHOUT_VEIL
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND
 from gradcam_gan.studies.epoch_heatmaps.tables import select as select_rows
 from gradcam_gan.studies.readings import COMPARED_LAYERS, COMPARED_METHODS, EVIDENCES
 from gradcam_gan.studies.selection import Selection, coverage, largest, selection

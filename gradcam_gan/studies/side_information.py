@@ -24,7 +24,7 @@ from gradcam_gan.intervals import student_interval
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import SCORES, Reference
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, decision, verdict_of
-from gradcam_gan.studies.diffusion_gans import EQUAL, collapses, paired, score_models
+from gradcam_gan.studies.diffusion_gans import EQUAL, collapses, paired, score_models, without_veil
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus, measure_epoch
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import PRIMARY
@@ -236,6 +236,7 @@ def judge_guidance(networks: pd.DataFrame, model: str, controls: Sequence[str]) 
     beside["recall minus the plain one's"] = student_interval(
         paired(networks, guided, model, "recall"), unit="pairs"
     )
+    beside |= without_veil(networks, guided, model)
     beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (guided, model)}
     if len(differences[model]) > 1:
         power = rule.power_in_words(differences[model], PLANNED_NETWORKS)

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from gradcam_gan.data import to_bytes, to_model_range
 from gradcam_gan.explaining.batchnorm import batch_statistics
-from gradcam_gan.scoring.scores import VEIL, Reference, draw, evaluate
+from gradcam_gan.scoring.scores import VEIL, WITHOUT_VEIL, Reference, draw, evaluate
 from gradcam_gan.studies import paths
 from gradcam_gan.studies.epoch_heatmaps.tables import (
     HEALTHY_FID,
     HEALTHY_RECALL,
-    WITHOUT_VEIL,
     health,
     trained_well,
 )

@@ -114,6 +114,8 @@ class TestScoreModels:
             found = scores[(scores["model"] == run.config.model_name) & (scores["epoch"] == epoch)]
             (row,) = found.to_dict("records")
             assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-4, nan_ok=True)
+            unveiled = evaluate(run.generator(epoch), reference.without_veil, count=COUNT)["fid"]
+            assert row["fid_without_veil"] == pytest.approx(unveiled, rel=1e-4)
 
     def test_an_unconditional_model_has_no_class_accuracy(self, scores):
         plain = scores["model"] == "dcgan"
@@ -127,6 +129,7 @@ class TestNetworkScores:
         return pd.DataFrame(
             {
                 "model": model, "seed": 3, "epoch": epoch, "images": 0, "fid": fid, "kid": fid / 10,
+                "fid_without_veil": fid / 2 if epoch > len(fids) - 4 else math.nan,
                 "precision": 1 - epoch / 10, "recall": recall,
                 "class_accuracy": math.nan if model == "dcgan" else epoch / 10,
             }
@@ -138,6 +141,7 @@ class TestNetworkScores:
         (row,) = gans.network_scores(table).to_dict("records")
         assert row == {
             "model": "dudgan", "seed": 3, "log_fid": pytest.approx(math.log(4)), "kid": pytest.approx(14 / 30),
+            "log_fid_without_veil": pytest.approx(math.log(2)),
             "precision": pytest.approx(0.7), "recall": pytest.approx(0.4), "class_accuracy": pytest.approx(0.3),
             "collapsed": False,
         }  # fmt: skip
@@ -428,7 +432,7 @@ def make_scores(seeds):
             "model": model, "seed": seed, "epoch": epoch, "images": 3000 * epoch,
             "fid": 60.0 - 4 * place - 5 * epoch + seed, "kid": 1 / (place + 1) + 0.01 * seed,
             "precision": 0.2 + 0.05 * place, "recall": 0.08 * (place + 1) + 0.02 * epoch + 0.01 * seed,
-            "class_accuracy": 0.1 * place + 0.01 * seed if place else math.nan,
+            "class_accuracy": 0.1 * place + 0.01 * seed if place else math.nan, "fid_without_veil": 5.0,
         }
         for place, model in enumerate(MODELS) for seed in seeds for epoch in (0, 1, 2)
     )  # fmt: skip

@@ -16,10 +16,10 @@ import pandas as pd
 
 from gradcam_gan.intervals import Interval, student_interval
 from gradcam_gan.run_explainer import STATISTICS, Reading
+from gradcam_gan.scoring.scores import WITHOUT_VEIL
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
 from gradcam_gan.studies.epoch_heatmaps.tables import (
     AROUND,
-    WITHOUT_VEIL,
     Tables,
     matching,
     mean_focus,

@@ -28,7 +28,7 @@ from gradcam_gan.explaining.measures import map_change, object_masks
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
 from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
-from gradcam_gan.scoring.scores import evaluate_run, reference_for
+from gradcam_gan.scoring.scores import WITHOUT_VEIL, evaluate_run, reference_for
 from gradcam_gan.studies.kept_tables import KeptTables
 from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
@@ -43,7 +43,6 @@ LINEAR_AFTER = "block3"  # only a linear head follows: the map's sum is a part o
 AROUND = 0.5  # a lift below this is a look around the digit (C5)
 IMPORTANT_SHARE = 0.7  # the paper's 70 % rule (C6)
 HEALTHY_FID, HEALTHY_RECALL, HEALTHY_ROWS = 16.0, 0.2, 0.8
-WITHOUT_VEIL = "_without_veil"  # after the name of a score
 PADDINGS: tuple[Padding, ...] = ("zeros", "background")  # as in the paper's code, and without a frame
 PARTS = {
     "epochs": "csv",
