@@ -23,7 +23,7 @@ from gradcam_gan.studies.epoch_heatmaps.tables import (
     health,
     trained_well,
 )
-from gradcam_gan.studies.style import PAGE, STYLE, seed_lines
+from gradcam_gan.studies.style import PAGE, STYLE, legend_above, seed_lines
 from gradcam_gan.training.loop import fixed_latents
 from gradcam_gan.training.runs import Run
 
@@ -81,15 +81,18 @@ def health_chart(scores: pd.DataFrame) -> Figure:
     shown = {"fid": (HEALTHY_FID, "FID of G"), "recall": (HEALTHY_RECALL, "recall of G")}
     shown |= {column: (0.5, f"D's accuracy,\n{name}") for column, name in ACCURACIES.items()}
     with plt.rc_context(STYLE):
-        figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 1.9))
+        figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 2.1))
         for i, (axes, (column, (limit, label))) in enumerate(zip(panels, shown.items(), strict=True)):
             curves = trained.pivot_table(column, "epoch", "seed")
             axes.plot(curves.index, curves.drop(columns=unwell), color=f"C{i}", lw=0.5, alpha=0.6)
             axes.plot(curves.index, curves[unwell], color="black", lw=0.5, alpha=0.6)
-            axes.plot(curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5)
+            axes.plot(
+                curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5, label="median of the networks"
+            )
             if f"{column}{WITHOUT_VEIL}" in trained:
                 unveiled = trained.pivot_table(f"{column}{WITHOUT_VEIL}", "epoch", "seed").median(axis=1)
-                axes.plot(unveiled.index, unveiled, color=f"C{i}", lw=1.5, ls=(0, (2, 1)))
+                words = f"the same, pixels below {VEIL} of 255 taken for black"
+                axes.plot(unveiled.index, unveiled, color=f"C{i}", lw=1.5, ls=(0, (2, 1)), label=words)
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
@@ -107,6 +110,7 @@ def health_chart(scores: pd.DataFrame) -> Figure:
                     )
             else:
                 axes.set_ylim(0, 1.03)
+        legend_above(figure, panels[0], 2)
     return figure
 
 
