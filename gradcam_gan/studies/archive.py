@@ -28,15 +28,8 @@ from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.loop import is_complete
 from gradcam_gan.training.runs import read_manifest
 
-DRAWN = (
-    "00",
-    "01",
-    "02",
-    "03",
-    "04",
-    "05",
-    "07",
-)  # the notebooks, by number, that archived runs can be enough for
+# the notebooks, by number, that archived runs can be enough for
+DRAWN = ("00", "01", "02", "03", "04", "05", "07")
 KEPT = (
     "*.csv",
     "*.json",

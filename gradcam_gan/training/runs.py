@@ -223,13 +223,14 @@ class Run:
             find: finds it.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: the file is damaged, or cannot be written.
         """
         path = self._kept_at(name, how, "csv")
         if not path.is_file():
             found = find()
             doubles = dict.fromkeys(found.select_dtypes("float32"), "float64")  # all digits, in text too
-            files.write_table(path, found.astype(doubles))
+            with files.reporting(self.path):
+                files.write_table(path, found.astype(doubles))
         return files.read_table(path)
 
     def kept_tensors(
@@ -240,9 +241,10 @@ class Run:
         checksum = path.with_suffix(".json")  # written last: the tensors are whole
         if not checksum.is_file():
             content = files.tensor_bytes(find())
-            files.write_bytes(path, content)
             sha256 = hashlib.sha256(content).hexdigest()
-            files.write_json(checksum, files.sealed({"sha256": sha256}))
+            with files.reporting(self.path):
+                files.write_bytes(path, content)
+                files.write_json(checksum, files.sealed({"sha256": sha256}))
         return files.read_tensors(path, sha256=files.read_json(checksum)["sha256"])
 
     def _kept_at(self, name: str, how: str, suffix: str) -> Path:
