@@ -103,14 +103,13 @@ def grid_outcomes(grid: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_deletion(covered: np.ndarray, cut: float) -> tuple[np.ndarray, str]:
-    """What a contact sheet shows as deleted, bool (N,), and in words: by the rule, if that divides the images."""
+    """What a contact sheet shows as deleted, bool (N,), and in words: by the rule, if 1 % or more go and stay."""
     by_rule, top = covered >= cut, f"the {TOP:.0%} of highest coverage"
-    if 0 < by_rule.sum() < len(covered):
+    if WORTHWHILE[0] <= by_rule.mean() <= 1 - WORTHWHILE[0]:
         return by_rule, f"the rule deletes {by_rule.mean():.1%} of the images"
-    which = "all images" if by_rule.any() else "no image"
-    return largest(
-        covered, round(TOP * len(covered))
-    ), f"the rule deletes {which}, so {top} are shown as deleted"
+    count = "all" if by_rule.all() else f"{by_rule.sum()} of {len(by_rule)}"
+    shown = largest(covered, round(TOP * len(covered)))
+    return shown, f"the rule deletes {count} images, so {top} are shown as deleted"
 
 
 def contact_sheet(gone: np.ndarray, images: Tensor, count: int) -> Tensor:

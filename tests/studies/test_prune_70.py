@@ -84,14 +84,15 @@ def test_the_sheet_has_the_first_of_either_kind_and_white_places():
         (
             [0.1, 0.2, 0.4, 0.3, 0.2],
             [2],
-            "the rule deletes no image, so the 20% of highest coverage are shown",
+            "the rule deletes 0 of 5 images, so the 20% of highest coverage are shown",
         ),
         ([0.7, 0.8, 0.8, 0.9, 1.0], [4], "the rule deletes all images, so the 20% of highest"),
+        ([0.9] + 199 * [0.1], range(40), "the rule deletes 1 of 200 images, so the 20% of highest"),
     ],
 )
-def test_the_top_is_shown_where_the_rule_does_not_divide(covered, shown, said):
+def test_the_top_is_shown_where_the_rule_hardly_divides(covered, shown, said):
     gone, words = shown_deletion(np.array(covered), 0.7)
-    assert gone.nonzero()[0].tolist() == shown
+    assert gone.nonzero()[0].tolist() == list(shown)
     assert words.startswith(said)
 
 
