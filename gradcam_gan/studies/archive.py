@@ -81,21 +81,19 @@ def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str
 
 def pack(study: Study) -> None:
     """Archive the runs of the published figures of ``DRAWN``, as far as they are here; drop archives of other runs."""
-    manifests = read_manifests(study.figures_dir)
-    published = set()
-    for one in needed(study, [notebook for notebook in manifests if notebook[:2] in DRAWN]):
+    manifests = {
+        name: found for name, found in read_manifests(study.figures_dir).items() if name[:2] in DRAWN
+    }
+    for one in needed(study, list(manifests)):
         notebooks = [name[:2] for name in one.notebooks if one.config.name in manifests[name]["runs"]]
-        if not notebooks:
-            continue
-        archive = path_of(study, one.config.name)
-        published.add(archive.name)
-        if is_complete(one.run) and not is_archived(one.run):
+        if notebooks and is_complete(one.run) and not is_archived(one.run):
+            archive = path_of(study, one.config.name)
             archive.parent.mkdir(parents=True, exist_ok=True)
-            files.write_bytes(
-                archive, _zipped(one.run, notebooks, networks_shown(study, one.config, notebooks))
-            )
+            shown = networks_shown(study, one.config, notebooks)
+            files.write_bytes(archive, _zipped(one.run, notebooks, shown))
+    published = {run for found in manifests.values() for run in found["runs"]}
     for old in folder_of(study.figures_dir).glob("*.zip"):
-        if old.name not in published:
+        if old.stem not in published:
             old.unlink()
 
 
