@@ -1,7 +1,5 @@
 """Tables that belong together: found once for one network or seed, kept in a folder, and put together over several."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,7 +29,7 @@ class KeptTables:
         """Read from a folder, where they were found before; else found now, and kept there.
 
         Args:
-            path: of their folder, whose name has ``digest(origin)``.
+            path: of their folder, whose name has digits of ``files.digest(origin)``.
             origin: what they are made from, as JSON values; it is kept beside them.
             find: finds them.
         """
@@ -45,8 +43,3 @@ class KeptTables:
                         getattr(found, name).to_csv(made / f"{name}.csv.gz", index=False)
                     files.write_json(made / "origin.json", {**origin, **provenance()})
         return cls(**{name: pd.read_csv(path / f"{name}.csv.gz") for name in names})
-
-
-def digest(origin: Mapping[str, object]) -> str:
-    """8 hex digits of the SHA-256 of JSON values."""
-    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:8]

@@ -32,7 +32,7 @@ CURVES = {
     "mean probability of “real”": {"d_real": "D(x), real", "d_fake": "D(G(z)), generated"},
 }
 REGIME = ["width", "learning_rate", "batch_size"]
-VEILS = (0, 24, 64, 128)  # grey levels below which a pixel counts as black
+VEILS = (0, 24, VEIL, 128)  # grey levels below which a pixel counts as black
 ACCURACIES = {f"accuracy_{mode}": f"{mode} statistics" for mode in ("running", "batch", "reference")}
 
 
@@ -179,9 +179,9 @@ def veil_table(run: Run, reference: Reference, epochs: Sequence[int], count: int
     """
 
     def find() -> pd.DataFrame:
-        rows = []
+        rows, references = [], {level: reference.with_black_below(level) for level in VEILS}
         for epoch, level in product(epochs, VEILS):
-            found = evaluate(run.generator(epoch), reference.with_black_below(level), count=count)
+            found = evaluate(run.generator(epoch), references[level], count=count)
             rows.append(
                 {"epoch": epoch, "black_below": level, "fid": found["fid"], "recall": found["recall"]}
             )

@@ -65,10 +65,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with the SHA-256 of its values, by which ``read_json`` notices a changed one."""
-    return {**content, CHECKSUM: _digest(content)}
+    return {**content, CHECKSUM: digest(content)}
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of JSON values, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -84,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} holds no JSON object")
-    if CHECKSUM in content and content.pop(CHECKSUM) != _digest(content):
+    if CHECKSUM in content and content.pop(CHECKSUM) != digest(content):
         raise RunError(f"{path} is {DAMAGED}")
     return content
 

@@ -19,8 +19,9 @@ from gradcam_gan.studies.earlier_experiments.regression import (
     other_weights,
     true_values,
 )
-from gradcam_gan.studies.kept_tables import KeptTables, digest
+from gradcam_gan.studies.kept_tables import KeptTables
 from gradcam_gan.studies.study import Study
+from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels
 
 SIZE = 28  # pixels a side: the digits' own
@@ -125,4 +126,4 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
 
 def identity(study: Study, seed: int) -> str:
     """The name of what is found for one seed, below the study's runs: readable first, then of what decides it."""
-    return f"earlier_experiments/seed{seed}-{digest(_origin(study, seed))}"
+    return f"earlier_experiments/seed{seed}-{files.digest(_origin(study, seed))[:8]}"

@@ -18,13 +18,7 @@ from gradcam_gan.intervals import Interval, student_interval
 from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.scoring.scores import WITHOUT_VEIL
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
-from gradcam_gan.studies.epoch_heatmaps.tables import (
-    AROUND,
-    Tables,
-    matching,
-    mean_focus,
-    select,
-)
+from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, matching, mean_focus, select
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
 FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
@@ -319,16 +313,12 @@ def _extra_of_probes(tables: Tables) -> dict[str, object]:
 
 def _extra_of_generator(tables: Tables) -> dict[str, object]:
     """With scores that no veil counts in, too, where there are such: added after a look at three networks."""
-    found: dict[str, object] = {}
-    for fid, words in (("fid", ""), (f"fid{WITHOUT_VEIL}", " without the veil")):
-        if fid not in tables.scores:
-            continue
-        if fid != "fid":
-            found[f"{RULES['C4'][2][0].rule.quantity}{words}"] = student_interval(
-                generator_beats(tables, PRIMARY, fid)
-            )
-        gain = gain_of_picked(tables, PRIMARY, fid)
-        found[f"log FID{words} at the epoch picked, minus that at {LAST}"] = student_interval(gain)
+    gain = f"at the epoch picked, minus that at {LAST}"
+    found: dict[str, object] = {f"log FID {gain}": student_interval(gain_of_picked(tables, PRIMARY))}
+    if (fid := f"fid{WITHOUT_VEIL}") in tables.scores:
+        share, beaten = RULES["C4"][2][0].rule.quantity, generator_beats(tables, PRIMARY, fid)
+        found[f"{share} without the veil"] = student_interval(beaten)
+        found[f"log FID without the veil {gain}"] = student_interval(gain_of_picked(tables, PRIMARY, fid))
     picked = picked_epochs(tables, PRIMARY).items()
     return found | {"epochs picked": ", ".join(f"{epoch} (seed {seed})" for seed, epoch in picked)}
 

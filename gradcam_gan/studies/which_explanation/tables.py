@@ -12,7 +12,7 @@ from gradcam_gan.data import to_bytes, to_model_range
 from gradcam_gan.explaining.methods import IMAGE
 from gradcam_gan.intervals import bootstrap_interval, interval_over_networks, student_interval
 from gradcam_gan.run_explainer import RunExplainer, Statistics
-from gradcam_gan.studies.kept_tables import KeptTables, digest
+from gradcam_gan.studies.kept_tables import KeptTables
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.which_explanation.measured import (
     CONTROLS,
@@ -37,6 +37,7 @@ from gradcam_gan.studies.which_explanation.planted import (
 )
 from gradcam_gan.studies.which_explanation.retrained import Sets, retrained_table
 from gradcam_gan.studies.which_explanation.rule import bounds, explanation_name
+from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.runs import Run
@@ -86,7 +87,7 @@ def assessment(study: Study, seed: int) -> Assessment:
     Trains the network, and the discriminators with a planted marker, if that has not been done.
     """
     origin = _origin(study, seed)
-    path = study.runs_dir / "explanations" / f"seed{seed}-{digest(origin)}"
+    path = study.runs_dir / "explanations" / f"seed{seed}-{files.digest(origin)[:8]}"
     return Assessment.once(path, origin, lambda: assess(study, seed))
 
 
