@@ -1,9 +1,10 @@
 """What published figures need of the trainings behind them, in the repository, so that nobody has to train first.
 
-``figures/<profile>/archive/<run>.zip`` is a run's folder with less in it: the configuration, the manifest, the history,
+``figures/<profile>/archive/<run>/`` is a run's folder with less in it: the configuration, the manifest, the history,
 its scores and what else was found of it (``Run.kept``), and every epoch's record; what diffuses D's and C's input; and,
 of the runs whose pictures are shown, the networks behind these. All keep the checksums that they have in a run, and the
-ledger has each archive's own.
+ledger has each archived file's own. ``checkpoints.zip`` is apart from ``results.zip``: more is found of a run from time
+to time, and its networks, most of the bytes, stay the same file in the repository's history.
 
 ``prepare`` brings them back among the other runs, where their manifest says for which notebooks they were ``archived``:
 such a run is there for these, and for no others.
@@ -37,6 +38,7 @@ KEPT = (
     "checkpoints/*/epoch.json",
     "checkpoints/*/*_diffusion.safetensors",
 )
+RESULTS, CHECKPOINTS = "results.zip", "checkpoints.zip"
 NEAR_BEST = range(11, 20)  # about the paper's epochs 15 and 18: to be explored beside the rows of Figure 1
 DATE = (1980, 1, 1, 0, 0, 0)  # of every file: the same run gives the same bytes
 
@@ -47,8 +49,8 @@ def folder_of(figures: Path) -> Path:
 
 
 def path_of(study: Study, run: str) -> Path:
-    """Where a run's archive is, if there is one."""
-    return folder_of(study.figures_dir) / f"{run}.zip"
+    """The folder of a run's archive, if there is one."""
+    return folder_of(study.figures_dir) / run
 
 
 def serves(run: Path, notebook: str) -> bool:
@@ -88,38 +90,45 @@ def pack(study: Study) -> None:
         notebooks = [name[:2] for name in one.notebooks if one.config.name in manifests[name]["runs"]]
         if notebooks and is_complete(one.run) and not is_archived(one.run):
             archive = path_of(study, one.config.name)
-            archive.parent.mkdir(parents=True, exist_ok=True)
+            archive.mkdir(parents=True, exist_ok=True)
             shown = networks_shown(study, one.config, notebooks)
-            files.write_bytes(archive, _zipped(one.run, notebooks, shown))
+            for name, content in _zipped(one.run, notebooks, shown).items():
+                files.write_bytes(archive / name, content)
     published = {run for found in manifests.values() for run in found["runs"]}
-    for old in folder_of(study.figures_dir).glob("*.zip"):
-        if old.stem not in published:
-            old.unlink()
+    for old in folder_of(study.figures_dir).glob("*/"):
+        if old.name not in published:
+            shutil.rmtree(old)
 
 
 def is_enough(study: Study, notebook: str) -> bool:
     """Whether the archive has all trainings that a notebook's published figures came from."""
     found = read_manifests(study.figures_dir).get(notebook, {"runs": []})["runs"]
-    return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_file() for run in found)
+    return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_dir() for run in found)
 
 
-def _zipped(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> bytes:
-    """The content of a run's archive for some notebooks."""
+def _zipped(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> dict[str, bytes]:
+    """The files of a run's archive for some notebooks."""
     content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
     manifest = {**read_manifest(run), "archived": list(notebooks)}
     content["manifest.json"] = files.json_bytes(files.sealed(manifest))
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as file:
-        for name in sorted(content):
-            file.writestr(zipfile.ZipInfo(name, DATE), content[name], zipfile.ZIP_DEFLATED)
-    return zipped.getvalue()
+    zipped = {RESULTS: io.BytesIO(), CHECKPOINTS: io.BytesIO()}
+    for archive, into in zipped.items():
+        with zipfile.ZipFile(into, "w") as file:
+            for name in sorted(content):
+                if name.startswith("checkpoints/") == (archive == CHECKPOINTS):
+                    file.writestr(zipfile.ZipInfo(name, DATE), content[name], zipfile.ZIP_DEFLATED)
+    return {archive: into.getvalue() for archive, into in zipped.items()}
 
 
 def checksums(figures: Path) -> dict[str, str]:
-    """SHA-256 of every archive of a folder of figures, by the run's name."""
-    archives = sorted(folder_of(figures).glob("*.zip"))
-    return {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in archives}
+    """SHA-256 of every archived file of a folder of figures, by its path in the archive."""
+    folder = folder_of(figures)
+    archived = sorted(folder.rglob("*.zip"))
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in archived
+    }
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ class Needed:
         Raises:
             RunError: the archive is damaged.
         """
-        with _opened(archive) as zipped:
+        with _opened(archive / RESULTS) as zipped:
             archived_for = json.loads(zipped.read("manifest.json"))["archived"]
         return all(notebook[:2] in archived_for for notebook in self.notebooks)
 
@@ -183,7 +192,7 @@ def prepare(study: Study, notebooks: Sequence[str], *, complete: bool = False) -
                 mark.unlink(missing_ok=True)
             shutil.rmtree(one.run)
         archive = path_of(study, one.config.name)
-        if archive.is_file() and not one.run.exists() and (complete or one.is_served_by(archive)):
+        if archive.is_dir() and not one.run.exists() and (complete or one.is_served_by(archive)):
             _bring_back(archive, one.run)
             for mark in _marks(study, one):
                 mark.touch()
@@ -196,19 +205,28 @@ def _marks(study: Study, one: Needed) -> list[Path]:
 
 
 def _bring_back(archive: Path, run: Path) -> None:
-    with files.reporting(run.parent), files.atomic_directory(run) as folder, _opened(archive) as zipped:
-        zipped.extractall(folder)
+    with files.reporting(run.parent), files.atomic_directory(run) as folder:
+        for name in (RESULTS, CHECKPOINTS):
+            with _opened(archive / name) as zipped:
+                zipped.extractall(folder)
 
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive to read from.
+    """A file of an archive to read from.
 
     Raises:
-        RunError: it is damaged.
+        RunError: it is damaged, or not there.
     """
     try:
         with zipfile.ZipFile(archive) as zipped:
             yield zipped
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, ValueError) as error:
+    except (
+        FileNotFoundError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        KeyError,
+        ValueError,
+    ) as error:
         raise RunError(f"{archive} is damaged ({error}); git checkout brings it back") from None

@@ -251,7 +251,7 @@ def _contradictions(published: Path, found: dict[str, Any]) -> list[str]:
     archives = checksums(published)
     names = sorted(archives.keys() | found.get("archive", {}).keys())
     problems += [
-        f"archive/{name}.zip is not the file that the ledger names"
+        f"archive/{name} is not the file that the ledger names"
         for name in names
         if archives.get(name) != found.get("archive", {}).get(name)
     ]

@@ -157,8 +157,9 @@ def test_a_run_that_is_here_stays(study, trained):
 def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, trained):
     shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
     before = archive.checksums(study.figures_dir)
-    assert set(before) == {config.name for config in (study.configs()[0], *study.compared_configs())}
-    archive.path_of(study, "of-another-time").write_bytes(b"")
+    runs = {config.name for config in (study.configs()[0], *study.compared_configs())}
+    assert set(before) == {f"{run}/{file}" for run in runs for file in (archive.RESULTS, archive.CHECKPOINTS)}
+    archive.path_of(study, "of-another-time").mkdir()
     archive.pack(study)
     assert archive.checksums(study.figures_dir) == before
     archive.prepare(study, [])
@@ -196,11 +197,26 @@ def test_the_arms_of_the_pruning_experiment_come_back_with_the_network_that_scor
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
 
 
-@pytest.mark.parametrize("place", [0, -200, 300])
-def test_a_damaged_archive_is_one_line_and_leaves_nothing(study, place):
-    path = archive.path_of(study, study.compared_configs()[0].name)
+def test_what_else_is_found_of_a_run_leaves_its_archived_networks_as_they_are(study, trained):
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    before = archive.checksums(study.figures_dir)
+    run = study.configs()[0].name
+    (study.runs_dir / run / "found.csv").write_text("auc\n0.5\n")
+    archive.pack(study)
+    after = archive.checksums(study.figures_dir)
+    assert {file for file, checksum in after.items() if checksum != before[file]} == {
+        f"{run}/{archive.RESULTS}"
+    }
+
+
+@pytest.mark.parametrize("file", [archive.RESULTS, archive.CHECKPOINTS])
+@pytest.mark.parametrize("place", [None, 0, -200, 100])
+def test_a_damaged_archive_is_one_line_and_leaves_nothing(study, file, place):
+    path = archive.path_of(study, study.compared_configs()[0].name) / file
     content = bytearray(path.read_bytes())
-    content[place] ^= 0xFF
-    path.write_bytes(content if place else content[:100])
+    path.unlink()
+    if place is not None:
+        content[place] ^= 0xFF
+        path.write_bytes(content if place else content[:100])
     assert f"{path} is damaged" in refused(archive.prepare, study, ["04_diffusion_gans"], error=RunError)
     assert not any(study.runs_dir.glob("*"))

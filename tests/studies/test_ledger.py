@@ -138,10 +138,10 @@ class TestVerify:
         assert row["first"].startswith("3/focus: ")
 
     def test_a_changed_archive_is_found(self, published):
-        (published / "archive").mkdir(exist_ok=True)
-        (published / "archive" / "mine.zip").write_bytes(b"")
+        (published / "archive" / "mine").mkdir(parents=True)
+        (published / "archive" / "mine" / "results.zip").write_bytes(b"")
         assert verify.compare(published, STUDY).problems == [
-            "archive/mine.zip is not the file that the ledger names"
+            "archive/mine/results.zip is not the file that the ledger names"
         ]
 
     def test_of_an_archive_only_the_notebooks_that_it_is_enough_for_are_compared(self, published, tmp_path):

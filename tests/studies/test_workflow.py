@@ -168,8 +168,7 @@ class TestPublish:
         manifest.write_text(json.dumps({"runs": {"one": {}}, "results": {}}))
         publish(Study.load("study"))
         assert shown() == "second"  # its training is not in the archive
-        (paths.FIGURES / "study" / "archive").mkdir()
-        (paths.FIGURES / "study" / "archive" / "one.zip").touch()
+        (paths.FIGURES / "study" / "archive" / "one").mkdir(parents=True)
         publish(Study.load("study"))
         assert shown() == "of the study"
         publish(Study.load("quick"))
