@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="get or train one run")
-    evaluate = commands.add_parser("evaluate", help="get or train one run, and score its generators")
+    evaluate = commands.add_parser(
+        "evaluate", help="get or train one run, and score its generators, with and without a veil"
+    )
     for command in (train, evaluate):
         command.add_argument(
             "fields", nargs="*", metavar="FIELD=VALUE", help="of TrainingConfig, such as width=32"
@@ -165,13 +167,14 @@ def _run(options: argparse.Namespace) -> str:
 
 def _evaluate(config: TrainingConfig, runs_dir: Path, images: int, held_out: list[int] | None) -> str:
     """Score every epoch of a run; the scores as a table."""
-    from gradcam_gan.scoring.scores import evaluate_run, reference_for
+    from gradcam_gan.scoring.scores import evaluate_with_and_without_veil, reference_for
     from gradcam_gan.training.devices import resolve_device
     from gradcam_gan.training.loop import train
 
     part = (held_out[0], held_out[1]) if held_out else None
     reference = reference_for(config, runs_dir, resolve_device(config.device), part)
-    return evaluate_run(train(config, runs_dir), reference, count=images).to_string(index=False)
+    scores = evaluate_with_and_without_veil(train(config, runs_dir), reference, count=images)
+    return scores.to_string(index=False)
 
 
 def _prune(study: Study, name: str) -> str:

@@ -150,7 +150,7 @@ class TestInstalled:
             "--reference", "0", "40",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "fid" in done.stdout
+        assert "fid_without_veil" in done.stdout
         code = f"""
 import gradcam_gan.__main__
 assert gradcam_gan.__file__.startswith({str(installed)!r}), gradcam_gan.__file__

@@ -266,6 +266,16 @@ def evaluate_run(
     return pd.DataFrame([rows[epoch] for epoch in wanted])
 
 
+def evaluate_with_and_without_veil(
+    run: Run, reference: Reference, *, epochs: Sequence[int] | None = None, count: int = 1000
+) -> pd.DataFrame:
+    """``evaluate_run``, and FID and recall once more where no veil counts (``Reference.without_veil``), so named."""
+    scores, unveiled = (
+        evaluate_run(run, one, epochs=epochs, count=count) for one in (reference, reference.without_veil)
+    )
+    return scores.join(unveiled[["fid", "recall"]].add_suffix(WITHOUT_VEIL))
+
+
 def _stored_scores(path: Path) -> dict[int, dict[Any, Any]]:
     """The rows of a scores file by epoch; none without a file, or of a damaged one."""
     if not path.is_file():

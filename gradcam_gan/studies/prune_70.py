@@ -27,7 +27,7 @@ from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.intervals import paired_values, sign_flip
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
-from gradcam_gan.scoring.scores import WITHOUT_VEIL, Reference, evaluate_run
+from gradcam_gan.scoring.scores import WITHOUT_VEIL, Reference, evaluate_with_and_without_veil
 from gradcam_gan.studies import claims
 from gradcam_gan.studies.arms import Arm
 from gradcam_gan.studies.claims import LAST_CHECKPOINTS, PLANNED_NETWORKS, Claim, Outcome, Rule, paired
@@ -186,12 +186,9 @@ def evaluate_arm(arm: Arm, runs_dir: Path, reference: Reference, count: int) -> 
 def last_scores(run: Run, reference: Reference, count: int) -> dict[str, float]:
     """``METRICS`` of a run's generators, each the mean over its last three checkpoints."""
     trained = [epoch for epoch in run.epochs if epoch > 0]
-    scores, without_veil = (
-        evaluate_run(run, one, epochs=trained[-LAST_CHECKPOINTS:], count=count)
-        for one in (reference, reference.without_veil)
-    )
-    for suffix, fid in (("", scores["fid"]), (WITHOUT_VEIL, without_veil["fid"])):
-        scores[f"log_fid{suffix}"] = np.log(fid)
+    scores = evaluate_with_and_without_veil(run, reference, epochs=trained[-LAST_CHECKPOINTS:], count=count)
+    for suffix in ("", WITHOUT_VEIL):
+        scores[f"log_fid{suffix}"] = np.log(scores[f"fid{suffix}"])
     return {metric: float(scores[metric].mean()) for metric in METRICS}
 
 

@@ -27,6 +27,7 @@ from gradcam_gan.scoring.scores import (
     draw,
     evaluate,
     evaluate_run,
+    evaluate_with_and_without_veil,
     feature_distances,
     reference_for,
 )
@@ -465,6 +466,15 @@ class TestEvaluateRun:
             generator = run.generator(epoch).to(memory_format=torch.channels_last)
             assert row == pytest.approx({"epoch": epoch, **evaluate(generator, small, count=20)})
         assert table["fid"].nunique() == 4
+
+    def test_fid_and_recall_stand_beside_those_without_a_veil(self, run, small):
+        table = evaluate_with_and_without_veil(run, small, epochs=[1, 3], count=20)
+        unveiled = evaluate_run(run, small.without_veil, epochs=[1, 3], count=20)
+        for name in ("fid", "recall"):
+            assert table[f"{name}_without_veil"].tolist() == unveiled[name].tolist()
+        rest = table.drop(columns=["fid_without_veil", "recall_without_veil"])
+        pd.testing.assert_frame_equal(rest, evaluate_run(run, small, epochs=[1, 3], count=20))
+        assert table["fid"].tolist() != table["fid_without_veil"].tolist()
 
     def test_what_was_computed_is_read_and_an_interrupted_call_goes_on(self, run, small, monkeypatch):
         counted(monkeypatch, last=2)

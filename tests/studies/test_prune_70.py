@@ -152,12 +152,12 @@ class TestExperiment:
 
         def fake(_run, _reference, *, epochs, count):
             others = dict.fromkeys(METRICS[1:], float(count))
-            return pd.DataFrame({"epoch": epochs, "fid": np.exp(epochs), **others})
+            fids = {"fid": np.exp(epochs), "fid_without_veil": np.exp(2 * np.array(epochs))}
+            return pd.DataFrame({"epoch": epochs, **fids, **others})
 
-        monkeypatch.setattr(prune_70, "evaluate_run", fake)
-        run, reference = SimpleNamespace(epochs=epochs), SimpleNamespace(without_veil=None)
-        expected_of_fid = {"log_fid": expected, "log_fid_without_veil": expected}
-        assert last_scores(run, reference, COUNT) == pytest.approx(
+        monkeypatch.setattr(prune_70, "evaluate_with_and_without_veil", fake)
+        expected_of_fid = {"log_fid": expected, "log_fid_without_veil": 2 * expected}
+        assert last_scores(SimpleNamespace(epochs=epochs), None, COUNT) == pytest.approx(
             {**dict.fromkeys(METRICS, COUNT), **expected_of_fid}
         )
 

@@ -28,7 +28,7 @@ from gradcam_gan.explaining.measures import map_change, object_masks
 from gradcam_gan.models.dcgan import Discriminator
 from gradcam_gan.models.options import Padding
 from gradcam_gan.run_explainer import Reading, RunExplainer, Statistics
-from gradcam_gan.scoring.scores import WITHOUT_VEIL, evaluate_run, reference_for
+from gradcam_gan.scoring.scores import evaluate_with_and_without_veil, reference_for
 from gradcam_gan.studies.kept_tables import KeptTables
 from gradcam_gan.studies.readings import ALL_READINGS, PRIMARY
 from gradcam_gan.studies.study import Study
@@ -124,10 +124,7 @@ def _measured(study: Study, config: TrainingConfig) -> Tables:
     run, device = train(config, study.runs_dir), resolve_device(study.device)
     images, held_out = training_images(config).images, training_images(config, "test").images
     reference = reference_for(config, study.runs_dir, device, study.reference_images)
-    scores, without_veil = (
-        evaluate_run(run, one, count=study.generated_images) for one in (reference, reference.without_veil)
-    )
-    scores = scores.join(without_veil[["fid", "recall"]].add_suffix(WITHOUT_VEIL))
+    scores = evaluate_with_and_without_veil(run, reference, count=study.generated_images)
     explainer = RunExplainer(run, images[: study.calibration_images], device)
     with cpu_threads(study.threads), reproducible_kernels():
         return measure_network(explainer, held_out[: study.probe_images], study.figure_epochs, scores)
