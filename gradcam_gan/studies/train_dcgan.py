@@ -69,9 +69,8 @@ def health_table(scores: pd.DataFrame) -> pd.DataFrame:
 def health_chart(scores: pd.DataFrame) -> Figure:
     """G's FID and recall, and D's balanced accuracy, by epoch: a thin line a network, thick their median.
 
-    Those of the networks that did not train well are black and, beside FID, named by seed; dashed and thick is the
-    median where no veil counts. Above: the rows of Figure 1, and what counts as healthy there; for D's accuracy,
-    guessing.
+    Those of the networks that did not train well are black; dashed and thick is the median where no veil counts. Above:
+    the rows of Figure 1, and what counts as healthy there; for D's accuracy, guessing.
 
     Args:
         scores: ``Tables.scores``.
@@ -82,10 +81,12 @@ def health_chart(scores: pd.DataFrame) -> Figure:
     shown |= {column: (0.5, f"D's accuracy,\n{name}") for column, name in ACCURACIES.items()}
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, len(shown), figsize=(PAGE, 2.1))
-        for i, (axes, (column, (limit, label))) in enumerate(zip(panels, shown.items(), strict=True)):
+        for i, (axes, (column, (limit, title))) in enumerate(zip(panels, shown.items(), strict=True)):
             curves = trained.pivot_table(column, "epoch", "seed")
             axes.plot(curves.index, curves.drop(columns=unwell), color=f"C{i}", lw=0.5, alpha=0.6)
-            axes.plot(curves.index, curves[unwell], color="black", lw=0.5, alpha=0.6)
+            for seed in unwell:
+                label = "did not train well" if seed == unwell[0] else None
+                axes.plot(curves.index, curves[seed], color="black", lw=0.5, alpha=0.6, label=label)
             axes.plot(
                 curves.index, curves.median(axis=1), color=f"C{i}", lw=1.5, label="median of the networks"
             )
@@ -96,21 +97,12 @@ def health_chart(scores: pd.DataFrame) -> Figure:
             axes.axhline(limit, color="0.4", lw=0.8, ls="--")
             for row in trained.loc[trained["row"], "epoch"].unique():
                 axes.axvline(row, color="0.8", lw=0.7, ls=":", zorder=0)
-            axes.set(xlabel="epoch", title=label)
+            axes.set(xlabel="epoch", title=title)
             if column == "fid":
                 axes.set_yscale("log")
-                for seed in unwell:
-                    axes.annotate(
-                        str(seed),
-                        (curves.index[-1], curves[seed].iloc[-1]),
-                        (2, 0),
-                        textcoords="offset points",
-                        size=5,
-                        va="center",
-                    )
             else:
                 axes.set_ylim(0, 1.03)
-        legend_above(figure, panels[0], 2)
+        legend_above(figure, panels[0], 3)
     return figure
 
 

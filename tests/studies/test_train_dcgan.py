@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import assert_nothing_is_cut_off, draw, legend_of
+from helpers import assert_nothing_is_cut_off, draw, legend_of, texts
 
 from gradcam_gan.data import load_images, to_bytes, to_model_range
 from gradcam_gan.scoring.evaluator import load_evaluator
@@ -100,10 +100,10 @@ def test_the_health_chart_has_a_line_a_network_their_median_and_the_limits():
     assert figure.axes[0].lines[3].get_ydata().tolist() == [50, 9, 8, 7, 10]
 
 
-def test_the_health_chart_names_the_networks_that_did_not_train_well():
+def test_the_health_chart_shows_the_networks_that_did_not_train_well():
     figure = draw(train_dcgan.health_chart, SCORES)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["2", "3"]
     assert [line.get_color() for line in figure.axes[0].lines[:4]] == ["C0", "black", "black", "C0"]
+    assert "did not train well" in texts(figure.legends[0].get_texts())
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
