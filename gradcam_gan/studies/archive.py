@@ -16,7 +16,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +92,7 @@ def pack(study: Study) -> None:
             archive = path_of(study, one.config.name)
             archive.mkdir(parents=True, exist_ok=True)
             shown = networks_shown(study, one.config, notebooks)
-            for name, content in _zipped(one.run, notebooks, shown).items():
+            for name, content in _packed(one.run, notebooks, shown).items():
                 files.write_bytes(archive / name, content)
     published = {run for found in manifests.values() for run in found["runs"]}
     for old in folder_of(study.figures_dir).glob("*/"):
@@ -106,19 +106,23 @@ def is_enough(study: Study, notebook: str) -> bool:
     return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_dir() for run in found)
 
 
-def _zipped(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> dict[str, bytes]:
+def _packed(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> dict[str, bytes]:
     """The files of a run's archive for some notebooks."""
     content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
     manifest = {**read_manifest(run), "archived": list(notebooks)}
     content["manifest.json"] = files.json_bytes(files.sealed(manifest))
-    zipped = {RESULTS: io.BytesIO(), CHECKPOINTS: io.BytesIO()}
-    for archive, into in zipped.items():
-        with zipfile.ZipFile(into, "w") as file:
-            for name in sorted(content):
-                if name.startswith("checkpoints/") == (archive == CHECKPOINTS):
-                    file.writestr(zipfile.ZipInfo(name, DATE), content[name], zipfile.ZIP_DEFLATED)
-    return {archive: into.getvalue() for archive, into in zipped.items()}
+    checkpoints = {name: content.pop(name) for name in list(content) if name.startswith("checkpoints/")}
+    return {RESULTS: _zip(content), CHECKPOINTS: _zip(checkpoints)}
+
+
+def _zip(content: Mapping[str, bytes]) -> bytes:
+    """Files by name as one."""
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as file:
+        for name in sorted(content):
+            file.writestr(zipfile.ZipInfo(name, DATE), content[name], zipfile.ZIP_DEFLATED)
+    return zipped.getvalue()
 
 
 def checksums(figures: Path) -> dict[str, str]:
