@@ -4,7 +4,8 @@
 its scores and what else was found of it (``Run.kept``), and every epoch's record; what diffuses D's and C's input; and,
 of the runs whose pictures are shown, the networks behind these. All keep the checksums that they have in a run, and the
 ledger has each archived file's own. ``checkpoints.zip`` is apart from ``results.zip``: more is found of a run from time
-to time, and its networks, most of the bytes, stay the same file in the repository's history.
+to time, and its networks, most of the bytes, stay the same file in the repository's history. Of the earlier work, whose
+small networks are no runs, it is the folder of a seed's tables.
 
 ``prepare`` brings them back among the other runs, where their manifest says for which notebooks they were ``archived``:
 such a run is there for these, and for no others.
@@ -20,19 +21,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gradcam_gan.errors import RunError
+from gradcam_gan.studies.earlier_experiments.tables import found_for, identity, seconds_of_seed
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
+from gradcam_gan.training.cost import core_seconds
 from gradcam_gan.training.loop import is_complete
-from gradcam_gan.training.runs import read_manifest
 
 # the notebooks, by number, that archived runs can be enough for
-DRAWN = ("00", "01", "02", "03", "04", "05", "07")
+DRAWN = ("00", "01", "02", "03", "04", "05", "07", "08")
 KEPT = (
     "*.csv",
+    "*.csv.gz",
     "*.json",
     "*.safetensors",
     "checkpoints/*/epoch.json",
@@ -86,34 +90,41 @@ def pack(study: Study) -> None:
     manifests = {
         name: found for name, found in read_manifests(study.figures_dir).items() if name[:2] in DRAWN
     }
+    published = {name: sources(name, found) for name, found in manifests.items()}
     for one in needed(study, list(manifests)):
-        notebooks = [name[:2] for name in one.notebooks if one.config.name in manifests[name]["runs"]]
+        notebooks = [name[:2] for name in one.notebooks if one.name in published[name]]
         if notebooks and is_complete(one.run) and not is_archived(one.run):
-            archive = path_of(study, one.config.name)
+            archive = path_of(study, one.name)
             archive.mkdir(parents=True, exist_ok=True)
-            shown = networks_shown(study, one.config, notebooks)
+            shown = networks_shown(study, one.config, notebooks) if one.config else []
             for name, content in _packed(one.run, notebooks, shown).items():
                 files.write_bytes(archive / name, content)
-    published = {run for found in manifests.values() for run in found["runs"]}
-    for old in folder_of(study.figures_dir).glob("*/"):
-        if old.name not in published:
+    kept = {path_of(study, run) for runs in published.values() for run in runs}
+    for old in [path.parent for path in folder_of(study.figures_dir).rglob(RESULTS)]:
+        if old not in kept:
             shutil.rmtree(old)
 
 
 def is_enough(study: Study, notebook: str) -> bool:
     """Whether the archive has all trainings that a notebook's published figures came from."""
-    found = read_manifests(study.figures_dir).get(notebook, {"runs": []})["runs"]
+    manifest = read_manifests(study.figures_dir).get(notebook)
+    found = sources(notebook, manifest) if manifest else []
     return notebook[:2] in DRAWN and bool(found) and all(path_of(study, run).is_dir() for run in found)
+
+
+def sources(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
+    """What a notebook's published figures came from, by the names of folders below the runs."""
+    return [*manifest["runs"], *found_for(notebook, manifest)]
 
 
 def _packed(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> dict[str, bytes]:
     """The files of a run's archive for some notebooks."""
     content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
-    manifest = {**read_manifest(run), "archived": list(notebooks)}
+    manifest = {**files.read_json(run / "manifest.json"), "archived": list(notebooks)}
     content["manifest.json"] = files.json_bytes(files.sealed(manifest))
     checkpoints = {name: content.pop(name) for name in list(content) if name.startswith("checkpoints/")}
-    return {RESULTS: _zip(content), CHECKPOINTS: _zip(checkpoints)}
+    return {RESULTS: _zip(content)} | ({CHECKPOINTS: _zip(checkpoints)} if checkpoints else {})
 
 
 def _zip(content: Mapping[str, bytes]) -> bytes:
@@ -137,18 +148,22 @@ def checksums(figures: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Needed:
-    """A training that some notebooks read.
+    """What some notebooks read that takes long to make.
 
     Attributes:
-        config: of the training.
-        run: its folder.
+        name: of its folder below the runs.
+        run: that folder.
         mark: the workflow's, that it is done.
+        config: of the training; None: it is the earlier work's tables of a seed.
+        seconds: of one core that it takes to make.
         notebooks: their names.
     """
 
-    config: TrainingConfig
+    name: str
     run: Path
     mark: Path
+    config: TrainingConfig | None
+    seconds: float
     notebooks: list[str]
 
     @property
@@ -168,14 +183,20 @@ class Needed:
 
 
 def needed(study: Study, notebooks: Sequence[str]) -> list[Needed]:
-    """The trainings that notebooks, by name, read themselves."""
+    """The trainings that notebooks, by name, read themselves, and the earlier work's tables."""
     found: dict[str, Needed] = {}
+
+    def enter(notebook: str, name: str, mark: str, config: TrainingConfig | None, seconds: float) -> None:
+        one = Needed(name, study.runs_dir / name, study.runs_dir / mark, config, seconds, [])
+        found.setdefault(name, one).notebooks.append(notebook)
+
     for notebook in notebooks:
         kinds = {"trained": study.needed_networks(notebook), "scored": study.needed_pairs(notebook)}
-        for config, kind in ((config, kind) for kind, configs in kinds.items() for config in configs):
-            run = study.runs_dir / config.name
-            one = found.setdefault(config.name, Needed(config, run, run.with_name(f"{run.name}.{kind}"), []))
-            one.notebooks.append(notebook)
+        for kind, configs in kinds.items():
+            for config in configs:
+                enter(notebook, config.name, f"{config.name}.{kind}", config, core_seconds(config))
+        for seed in study.earlier.seeds if notebook[:2] == "08" else []:
+            enter(notebook, identity(study, seed), f"seed{seed}.earlier", None, seconds_of_seed(study))
     return list(found.values())
 
 
@@ -195,9 +216,9 @@ def prepare(study: Study, notebooks: Sequence[str], *, complete: bool = False) -
             for mark in _marks(study, one):
                 mark.unlink(missing_ok=True)
             shutil.rmtree(one.run)
-        archive = path_of(study, one.config.name)
+        archive = path_of(study, one.name)
         if archive.is_dir() and not one.run.exists() and (complete or one.is_served_by(archive)):
-            _bring_back(archive, one.run)
+            _bring_back(archive, one.run, (RESULTS, CHECKPOINTS) if one.config else (RESULTS,))
             for mark in _marks(study, one):
                 mark.touch()
 
@@ -208,9 +229,9 @@ def _marks(study: Study, one: Needed) -> list[Path]:
     return [one.mark, *(study.runs_dir / f"{arm}.scored" for arm in arms)]
 
 
-def _bring_back(archive: Path, run: Path) -> None:
+def _bring_back(archive: Path, run: Path, names: Sequence[str]) -> None:
     with files.reporting(run.parent), files.atomic_directory(run) as folder:
-        for name in (RESULTS, CHECKPOINTS):
+        for name in names:
             with _opened(archive / name) as zipped:
                 zipped.extractall(folder)
 

@@ -41,5 +41,5 @@ class KeptTables:
                 with files.atomic_directory(path) as made:
                     for name in names:
                         getattr(found, name).to_csv(made / f"{name}.csv.gz", index=False)
-                    files.write_json(made / "origin.json", {**origin, **provenance()})
+                    files.write_json(made / "manifest.json", {"status": "complete", **origin, **provenance()})
         return cls(**{name: pd.read_csv(path / f"{name}.csv.gz") for name in names})

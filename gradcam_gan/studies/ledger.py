@@ -29,7 +29,7 @@ from gradcam_gan.intervals import Interval
 from gradcam_gan.scoring.scores import WITHOUT_VEIL
 from gradcam_gan.studies.archive import checksums
 from gradcam_gan.studies.claims import ONE_SIDED, holm
-from gradcam_gan.studies.earlier_experiments.tables import identity
+from gradcam_gan.studies.earlier_experiments.tables import found_for
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
@@ -77,7 +77,7 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
     manifests, claims = read_manifests(folder), read_claims(folder)
     networks = sorted(path.stem for path in (folder / "networks").glob("*.json"))
     runs = {
-        name: _runs(notebook, manifest, entry["runs"])
+        name: [*entry["runs"], *found_for(notebook, manifest)]
         for notebook, manifest in manifests.items()
         for name, entry in manifest["results"].items()
     }
@@ -116,14 +116,6 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
             },
         }
     )
-
-
-def _runs(notebook: str, manifest: dict[str, Any], named: list[str]) -> list[str]:
-    """The trainings of a result; those of the earlier work, which are no ``Run``, by what is found for each seed."""
-    if not notebook.startswith("08"):
-        return named
-    study = Study.model_validate(manifest["parameters"])
-    return [identity(study, seed) for seed in study.earlier.seeds]
 
 
 def _of_claims(folder: Path, claims: pd.DataFrame, runs: dict[str, Any]) -> dict[str, Any]:

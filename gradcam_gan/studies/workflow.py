@@ -160,12 +160,14 @@ def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool
     # where nothing is trained, each notebook takes what is enough for it
     there = [one for one in needed if (is_complete(one.run) if complete else one.is_there)]
     archived = sum(archive.is_archived(one.run) for one in there)
-    missing = [one.config for one in needed if one not in there]
+    missing = [one.seconds for one in needed if one not in there]
     if any(name.startswith("03") for name in notebooks):
         missing += [
-            arm.training for arm in study.arms() if not (study.runs_dir / f"{arm.name}.scored").is_file()
+            core_seconds(arm.training)
+            for arm in study.arms()
+            if not (study.runs_dir / f"{arm.name}.scored").is_file()
         ]
-    hours = sum(map(core_seconds, missing)) / 3600
+    hours = sum(missing) / 3600
     rest = "not there" if complete else f"to be trained, about {hours:.0f} core-hours"
     said = f"trainings: {archived} from the archive, {len(missing)} {rest}"
     tqdm.write(said, file=sys.stdout)

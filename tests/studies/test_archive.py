@@ -12,6 +12,7 @@ from gradcam_gan.errors import RunError
 from gradcam_gan.run_explainer import RunExplainer
 from gradcam_gan.scoring.scores import reference_for
 from gradcam_gan.studies import archive, paths, workflow
+from gradcam_gan.studies.earlier_experiments import tables as earlier
 from gradcam_gan.studies.explore.subjects import complete_runs, run_explorer
 from gradcam_gan.studies.prune_70 import rule_grid, run_experiment
 from gradcam_gan.studies.selection import selection
@@ -159,7 +160,8 @@ def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, t
     before = archive.checksums(study.figures_dir)
     runs = {config.name for config in (study.configs()[0], *study.compared_configs())}
     assert set(before) == {f"{run}/{file}" for run in runs for file in (archive.RESULTS, archive.CHECKPOINTS)}
-    archive.path_of(study, "of-another-time").mkdir()
+    other = archive.path_of(study, "of-another-time")
+    shutil.copytree(archive.path_of(study, study.configs()[0].name), other)
     archive.pack(study)
     assert archive.checksums(study.figures_dir) == before
     archive.prepare(study, [])
@@ -195,6 +197,29 @@ def test_the_arms_of_the_pruning_experiment_come_back_with_the_network_that_scor
     assert all(mine.tobytes() == theirs.tobytes() for mine, theirs in zip(back[0], here[0], strict=True))
     for mine, theirs in zip(back[1:], here[1:], strict=True):
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+
+
+def test_the_tables_of_the_earlier_work_come_back_by_seed(study, monkeypatch):
+    name, seeds = "08_earlier_experiments", study.earlier.seeds
+    manifest = {"runs": {}, "results": {}, "parameters": study.model_dump(mode="json")}
+    (study.figures_dir / f"{name}.json").write_text(json.dumps(manifest))
+    here = earlier.Measured.together([earlier.measured(study, seed) for seed in seeds])
+    assert not archive.is_enough(study, name)
+    archive.pack(study)
+    assert archive.is_enough(study, name)
+    archived = {file for file in archive.checksums(study.figures_dir) if file.startswith("earlier")}
+    assert archived == {f"{earlier.identity(study, seed)}/{archive.RESULTS}" for seed in seeds}
+    shutil.rmtree(study.runs_dir)
+    assert workflow.complete_seeds(study, study.figures_dir, name) == {}
+    archive.prepare(study, [name])
+    assert all(archive.is_archived(study.runs_dir / earlier.identity(study, seed)) for seed in seeds)
+    assert workflow.complete_seeds(study, study.figures_dir, name) == {"earlier.seeds": seeds}
+    monkeypatch.setattr(earlier, "measure", None)
+    back = earlier.Measured.together([earlier.measured(study, seed) for seed in seeds])
+    for mine, theirs in zip(vars(back).values(), vars(here).values(), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    archive.prepare(Study.load("smoke", **{"earlier.weight": 0.25}), [name])
+    assert len(list(study.runs_dir.glob("earlier_experiments/*/"))) == len(seeds)
 
 
 def test_what_else_is_found_of_a_run_leaves_its_archived_networks_as_they_are(study, trained):

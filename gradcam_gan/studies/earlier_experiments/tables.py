@@ -1,6 +1,8 @@
 """What both experiments find for one seed: made once, kept, and put together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -10,7 +12,7 @@ from gradcam_gan.data import ImageSet, load_images
 from gradcam_gan.errors import InputError
 from gradcam_gan.scoring.evaluator import Evaluator
 from gradcam_gan.studies.earlier_experiments import rules
-from gradcam_gan.studies.earlier_experiments.added_heatmaps import Setting, accuracy_table
+from gradcam_gan.studies.earlier_experiments.added_heatmaps import VARIANTS, Setting, accuracy_table
 from gradcam_gan.studies.earlier_experiments.digit_networks import DigitTraining, digit_network
 from gradcam_gan.studies.earlier_experiments.regression import (
     Standard,
@@ -25,6 +27,7 @@ from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels
 
 SIZE = 28  # pixels a side: the digits' own
+IMAGES_PER_SECOND = 2800  # that one of the networks learns from on one core with bfloat16
 VERSION = 1  # raised whenever the same study would give other tables
 
 
@@ -127,3 +130,19 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
 def identity(study: Study, seed: int) -> str:
     """The name of what is found for one seed, below the study's runs: readable first, then of what decides it."""
     return f"earlier_experiments/seed{seed}-{files.digest(_origin(study, seed))[:8]}"
+
+
+def seconds_of_seed(study: Study) -> float:
+    """What is found for one seed takes so long on one core, to a factor of about two."""
+    earlier = study.earlier
+    classified = earlier.few_images * earlier.few_epochs + earlier.many_images * earlier.many_epochs
+    regressed = earlier.regression_images * earlier.regression_epochs
+    return (regressed + len(VARIANTS) * classified) / IMAGES_PER_SECOND
+
+
+def found_for(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
+    """The ``identity`` of what a published notebook drew, by its name and manifest; of any other notebook nothing."""
+    if notebook[:2] != "08":
+        return []
+    study = Study.model_validate(manifest["parameters"])
+    return [identity(study, seed) for seed in study.earlier.seeds]
