@@ -18,7 +18,14 @@ from gradcam_gan.intervals import Interval, student_interval
 from gradcam_gan.run_explainer import STATISTICS, Reading
 from gradcam_gan.scoring.scores import WITHOUT_VEIL
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Rule, decision, verdict_of
-from gradcam_gan.studies.epoch_heatmaps.tables import AROUND, Tables, matching, mean_focus, select
+from gradcam_gan.studies.epoch_heatmaps.tables import (
+    AROUND,
+    Tables,
+    matching,
+    mean_focus,
+    select,
+    trained_well,
+)
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS, PRIMARY
 
 FIRST, LAST = 5, 25  # of the epochs that C1, C2 and C4 compare: Figure 1's
@@ -42,7 +49,7 @@ class Part:
 
 def clearness(tables: Tables, reading: Reading) -> pd.DataFrame:
     """K by epoch (rows) and seed (columns)."""
-    return select(tables.epochs, reading).pivot_table("focus", "epoch", "seed")
+    return select(tables.epochs, reading).pivot_table("focus", "epoch", "seed", dropna=False)
 
 
 def share_below_near(tables: Tables, reading: Reading) -> pd.Series:
@@ -210,6 +217,8 @@ RULES: dict[str, tuple[str, str, list[Part]]] = {
     ),
 }
 
+COMPARING_EPOCHS = ("C1", "C2", "C4")
+
 
 def judge(
     name: str, tables: Tables, planned: int = PLANNED_NETWORKS, verdicts: pd.DataFrame | None = None
@@ -217,7 +226,8 @@ def judge(
     """The verdict on one of ``RULES`` under the primary reading, with what stands beside it.
 
     Beside it: the rule's simulated power at the planned number of networks, under how many readings the rule would
-    come out the same, what it says under settled statistics, and without the networks that did not train well.
+    come out the same, what it says under settled statistics, and without the networks that did not train well; and of
+    the claims that compare epochs, the quantity without those whose G was not well trained.
 
     Args:
         name: of the claim.
@@ -293,6 +303,9 @@ def _beside(
     beside["healthy networks alone"] = (
         f"{_verdict(name, healthy, PRIMARY)}, n={healthy.epochs['seed'].nunique()}"
     )
+    if name in COMPARING_EPOCHS:
+        good = RULES[name][2][0].values(epochs_of_good_generators(tables), PRIMARY).dropna()
+        beside["epochs with a well trained G alone"] = student_interval(good)
     if len(values) > 1:
         beside[f"power with {planned} networks"] = rule.power_in_words(values, planned)
     return beside | EXTRA.get(name, lambda _: {})(tables)
@@ -332,17 +345,31 @@ EXTRA = {"C3": _extra_of_probes, "C4": _extra_of_generator, "C5": _extra_of_arou
 
 
 def _compared(by_epoch: pd.DataFrame) -> pd.DataFrame:
-    """The epochs 5 to 25, if all of them are there; else nothing."""
+    """The epochs 5 to 25 of the networks with a value, if all of them are there; else nothing."""
     wanted = range(FIRST, LAST + 1)
-    return by_epoch.loc[[*wanted]] if set(wanted) <= set(by_epoch.index) else by_epoch.iloc[:0]
+    rows = by_epoch.loc[[*wanted]] if set(wanted) <= set(by_epoch.index) else by_epoch.iloc[:0]
+    return rows.dropna(axis=1, how="all")
 
 
 def picked_epochs(tables: Tables, reading: Reading) -> dict[int, int]:
     """By seed the epoch 5-25 of largest K."""
     curves = _compared(clearness(tables, reading))
-    return (
-        {seed: FIRST + int(curves[seed].to_numpy().argmax()) for seed in tables.seeds} if len(curves) else {}
-    )
+    return {seed: FIRST + int(np.nanargmax(curves[seed])) for seed in tables.seeds if seed in curves}
+
+
+def epochs_of_good_generators(tables: Tables) -> Tables:
+    """The same, but K and FID are NaN after epochs whose G is not well trained, a veil left out where that is known.
+
+    A training that ends in noise is no longer what the claims speak of. It was looked at when late noise had been seen.
+    """
+    keys, suffix = ["seed", "epoch"], WITHOUT_VEIL if f"fid{WITHOUT_VEIL}" in tables.scores else ""
+    good = tables.scores.loc[trained_well(tables.scores, suffix), keys]
+
+    def alone(table: pd.DataFrame, column: str) -> pd.DataFrame:
+        counts = pd.MultiIndex.from_frame(table[keys]).isin(pd.MultiIndex.from_frame(good))
+        return table.assign(**{column: table[column].where(counts)})
+
+    return replace(tables, epochs=alone(tables.epochs, "focus"), scores=alone(tables.scores, "fid"))
 
 
 def knowledge(tables: Tables) -> str:
@@ -412,15 +439,16 @@ def _jump(tables: Tables, reading: Reading) -> Interval:
 
 def _log_fid(tables: Tables, fid: str) -> pd.DataFrame:
     """By epoch 5-25 (rows) and seed (columns)."""
-    return _compared(tables.scores.pivot_table(fid, "epoch", "seed").map(math.log))
+    return _compared(tables.scores.pivot_table(fid, "epoch", "seed", dropna=False).map(math.log))
 
 
 def _share_below(others: pd.DataFrame, value: pd.Series) -> pd.Series:
-    """Share of the rows that lie below a value of each column, ties half."""
-    return ((others < value) + (others == value) / 2).mean()
+    """Share of the rows that lie below a value of each column, ties half; absent ones count neither way."""
+    below = (others < value) + (others == value) / 2
+    return below.where(others.notna() & value.notna()).mean().dropna()
 
 
 def _share_above(by_epoch: pd.Series, epoch: int) -> float:
-    """Share of the other epochs above that one's value, ties half."""
-    others = by_epoch.drop(epoch)
+    """Share of the other epochs above that one's value, ties half; absent ones count neither way."""
+    others = by_epoch.drop(epoch).dropna()
     return float(((others > by_epoch[epoch]) + (others == by_epoch[epoch]) / 2).mean())

@@ -123,7 +123,9 @@ def test_generator(fid, verdict):
 
 def test_scores_without_a_veil_stand_beside_the_generator_and_do_not_decide():
     tables = study(peak(15), fid=100.0 - np.abs(EPOCHS - 15))
-    tables.scores["fid_without_veil"] = 1 / tables.scores["fid"]
+    unveiled = {"fid": 1 / tables.scores["fid"], "recall": tables.scores["recall"]}
+    for name, values in unveiled.items():
+        tables.scores[f"{name}_without_veil"] = values
     claim = rules.judge("C4", tables)
     assert claim.verdict == "not reproduced"
     beside = {name: found for name, found in claim.beside.items() if "without the veil" in name}
@@ -152,6 +154,21 @@ def test_around_in_other_images_of_every_network_is_partly():
         chosen = rows.sample(frac=0.3, random_state=int(rows["seed"].iloc[0]) + 1).index
         probes.loc[chosen, [f"focus_{row}" for row in ROWS]] = -0.1
     assert rules.judge("C5", study(peak(15), probes=probes)).verdict == "partly"
+
+
+def test_epochs_that_end_in_noise_are_left_out_beside():
+    fid = np.where(EPOCHS > 20, 100, 10 - EPOCHS / 3)
+    tables = study(lambda epochs: epochs / 25, fid=fid, noise=0)
+    beside = {name: rules.judge(name, tables).beside for name in rules.COMPARING_EPOCHS}
+    # of 5 to 20: 5 to 12 lie below 13 to 17, and 5 to 17 below 18; the last one is clearest, and has the best G
+    shares = {name: found["epochs with a well trained G alone"].estimate for name, found in beside.items()}
+    assert shares == pytest.approx({"C1": 8 / 11, "C2": 13 / 15, "C4": 1})
+    assert rules.judge("C4", tables).effect.estimate == pytest.approx(0, abs=0.3)
+    late = tables.scores["epoch"].isin([18])  # one network without a good G at the paper's best epoch
+    tables.scores.loc[late & (tables.scores["seed"] == 0), "recall"] = 0.0
+    assert rules.judge("C2", tables).beside["epochs with a well trained G alone"].n == 11
+    tables.scores["recall"] = 0.0
+    assert rules.judge("C1", tables).beside["epochs with a well trained G alone"].n == 0
 
 
 def test_what_stands_beside_a_verdict():
