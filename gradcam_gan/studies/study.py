@@ -402,7 +402,7 @@ class Study(ValidatedModel):
                 return compared
             case "07":
                 return [config for configs in self.guided_configs().values() for config in configs]
-            case "01" | "02":
+            case "02":
                 return [*plain, *self.background_configs()]
         return []
 
