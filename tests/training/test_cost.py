@@ -11,6 +11,9 @@ def test_an_hour_is_an_hour_and_what_takes_over_four_gets_more():
     assert core_seconds(PAPER) > 4 * 3600  # as the paper trains, on one core
     assert core_seconds(PAPER.changed(width=32)) == pytest.approx(60_000 * 25 / 320, rel=0.05)
     assert core_seconds(PAPER.changed(width=16)) == pytest.approx(60_000 * 25 / 830, rel=0.05)
+    assert core_seconds(PAPER.changed(width=16, preset="paper28", size=28)) == pytest.approx(
+        60_000 * 25 / 1400, rel=0.05
+    )
     assert core_seconds(tiny()) < 1
 
 
