@@ -3,8 +3,8 @@
 The unit is the network: a rule's quantity is one number a network (or a pair of them), and its bounds are held against
 Student's 95 % interval over networks. Which quantity and which bounds a claim has was written before the numbers of the
 ``study`` profile were computed; they stand in ``epoch_heatmaps/rules.py`` (C1 to C5), ``prune_70.py`` (C6),
-``diffusion_gans.py`` (P2, P3) and ``earlier_experiments/rules.py`` (P5, P6). What those numbers were compared with
-before, and what a first, smaller study said, is in the README.
+``diffusion_gans/rules.py`` (P2, P3) and ``earlier_experiments/rules.py`` (P5, P6). What those numbers were compared
+with before, and what a first, smaller study said, is in the README.
 
 A claim is judged under one primary reading (``readings.PRIMARY``). Other readings are sensitivity checks, shown beside
 it: they change no verdict.

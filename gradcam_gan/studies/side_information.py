@@ -24,7 +24,8 @@ from gradcam_gan.intervals import student_interval
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import SCORES, Reference
 from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, decision, verdict_of
-from gradcam_gan.studies.diffusion_gans import EQUAL, collapses, paired, score_models, without_veil
+from gradcam_gan.studies.diffusion_gans.rules import EQUAL, without_veil
+from gradcam_gan.studies.diffusion_gans.tables import collapses, paired, score_models
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus, measure_epoch
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import PRIMARY

@@ -24,7 +24,7 @@ from gradcam_gan.intervals import Interval
 from gradcam_gan.studies import ledger, paths
 from gradcam_gan.studies.archive import checksums, folder_of
 from gradcam_gan.studies.claims import Claim
-from gradcam_gan.studies.diffusion_gans import judge_diffusion, judge_dudgan
+from gradcam_gan.studies.diffusion_gans.rules import judge_diffusion, judge_dudgan
 from gradcam_gan.studies.earlier_experiments.rules import judge_added, judge_regression
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES, judge
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables

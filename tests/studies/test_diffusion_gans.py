@@ -14,7 +14,7 @@ from gradcam_gan.models.diffusion import DiffusionState
 from gradcam_gan.models.options import MODELS
 from gradcam_gan.scoring.evaluator import load_evaluator
 from gradcam_gan.scoring.scores import Reference, draw, evaluate
-from gradcam_gan.studies import diffusion_gans as gans
+from gradcam_gan.studies.diffusion_gans import charts, pictures, rules, tables
 from gradcam_gan.studies.style import PAGE
 from gradcam_gan.studies.train_dcgan import histories
 
@@ -40,8 +40,8 @@ def test_every_dudgan_without_a_part_is_dudgan_but_for_the_part_that_it_names():
 
 
 def test_a_model_is_compared_with_its_partner_where_that_was_trained():
-    assert gans.compared_with(reversed(list(MODELS))).keys() == set(MODELS) - {"dcgan"}
-    assert gans.compared_with(["dcgan", "dudgan", VARIANT, "dudgan"]) == {VARIANT: "dudgan"}
+    assert tables.compared_with(reversed(list(MODELS))).keys() == set(MODELS) - {"dcgan"}
+    assert tables.compared_with(["dcgan", "dudgan", VARIANT, "dudgan"]) == {VARIANT: "dudgan"}
 
 
 # --- tiny trainings of each model
@@ -70,7 +70,7 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(study):
-    return gans.compared_runs(study, variants=False)
+    return tables.compared_runs(study, variants=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +83,17 @@ def reference():
 
 @pytest.fixture(scope="module")
 def scores(runs, reference):
-    return gans.score_models(runs, reference, COUNT)
+    return tables.score_models(runs, reference, COUNT)
 
 
 class TestRuns:
     def test_are_trained_in_order_and_variants_may_be_left_out(self, study, runs):
         assert [run.config.model_name for run in runs] == NAMES
-        assert [run.path for run in gans.compared_runs(study)][:-1] == [run.path for run in runs]
+        assert [run.path for run in tables.compared_runs(study)][:-1] == [run.path for run in runs]
 
     def test_a_model_that_is_not_compared_is_named_in_one_line(self, study):
-        gans.require_model(study, "dudgan")
-        assert f"has no '{VARIANT}'; add it" in refused(gans.require_model, study, VARIANT)
+        tables.require_model(study, "dudgan")
+        assert f"has no '{VARIANT}'; add it" in refused(tables.require_model, study, VARIANT)
 
     def test_histories_lack_what_a_model_does_not_have(self, runs):
         table = histories(runs, model="model_name", seed="seed")
@@ -138,7 +138,7 @@ class TestNetworkScores:
 
     def test_are_means_over_the_last_three_checkpoints_of_fid_on_the_log_scale(self):
         table = self.made_up([500, 90, 2, 4, 8], [0, 0.9, 0.3, 0.4, 0.5]).sample(frac=1, random_state=1)
-        (row,) = gans.network_scores(table).to_dict("records")
+        (row,) = tables.network_scores(table).to_dict("records")
         assert row == {
             "model": "dudgan", "seed": 3, "log_fid": pytest.approx(math.log(4)), "kid": pytest.approx(14 / 30),
             "log_fid_without_veil": pytest.approx(math.log(2)),
@@ -147,7 +147,7 @@ class TestNetworkScores:
         }  # fmt: skip
 
     def test_never_count_the_untrained_epoch(self):
-        (row,) = gans.network_scores(self.made_up([500, 3, 27], [0, 0.5, 0.5])).to_dict("records")
+        (row,) = tables.network_scores(self.made_up([500, 3, 27], [0, 0.5, 0.5])).to_dict("records")
         assert row["log_fid"] == pytest.approx(math.log(9))
 
     @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ class TestNetworkScores:
     )
     def test_a_collapse_is_seen_at_the_last_checkpoint(self, fid, recall, collapsed):
         table = self.made_up([9, 300, fid], [0.5, 0.0, recall])  # whatever was before
-        networks = gans.network_scores(table)
+        networks = tables.network_scores(table)
         assert networks["collapsed"].tolist() == [collapsed]
-        assert gans.collapses(networks, "dudgan") == f"{int(collapsed)} of 1"
+        assert tables.collapses(networks, "dudgan") == f"{int(collapsed)} of 1"
 
     def test_of_real_runs_have_a_row_a_network_in_their_order(self, scores):
-        networks = gans.network_scores(scores)
+        networks = tables.network_scores(scores)
         assert networks["model"].tolist() == NAMES
         assert networks["class_accuracy"].isna().tolist() == [True, False, False, False]
 
@@ -200,14 +200,14 @@ class TestImagesNeeded:
         ]
         expected = pd.DataFrame(expected, columns=columns)
         for turned in (table, table.sort_values("epoch", ascending=False)):
-            found = gans.images_needed(turned, [50, 20])
+            found = tables.images_needed(turned, [50, 20])
             found, wanted = (one.sort_values(columns[:3], ignore_index=True) for one in (found, expected))
             pd.testing.assert_frame_equal(found, wanted, check_dtype=False)
 
     def test_the_table_has_the_median_of_those_that_reach_it_and_how_many_do(self):
         fids = self.FIDS | {("other", 2): [90, 90, 90, 90, 49.9]}
-        needed = gans.images_needed(made_up_scores(fids, per_epoch=12_345), [50, 20, 2.5])
-        assert gans.images_needed_table(needed).to_dict("index") == {
+        needed = tables.images_needed(made_up_scores(fids, per_epoch=12_345), [50, 20, 2.5])
+        assert tables.images_needed_table(needed).to_dict("index") == {
             "plain": {"FID 50": "12,345 (1 of 2)", "FID 20": "49,380 (1 of 2)", "FID 2.5": "(0 of 2)"},
             "other": {"FID 50": "24,690 (3 of 3)", "FID 20": "30,862 (2 of 3)", "FID 2.5": "(0 of 3)"},
         }
@@ -236,8 +236,8 @@ class TestCompareModels:
     def test_has_students_interval_of_the_paired_differences_and_their_spread(self):
         """By hand: -0.5, -0.3 and 0.2."""
         differences = [-0.5, -0.3, 0.2]
-        compared = gans.compare_models(made_up_networks().sample(frac=1, random_state=0))
-        assert compared["metric"].tolist() == list(gans.METRICS)[:3]  # DCGAN has no class accuracy
+        compared = tables.compare_models(made_up_networks().sample(frac=1, random_state=0))
+        assert compared["metric"].tolist() == list(tables.METRICS)[:3]  # DCGAN has no class accuracy
         row = compared.iloc[0].to_dict()
         low, high = stats.t.interval(0.95, 2, np.mean(differences), stats.sem(differences))
         assert row == {
@@ -248,14 +248,14 @@ class TestCompareModels:
 
     def test_seeds_that_one_of_both_lacks_are_left_out(self):
         networks = made_up_networks(seeds={"dcgan": [0, 1, 2], "conditional-dcgan": [2, 5, 0]})
-        assert gans.paired(networks, "conditional-dcgan", "dcgan") == pytest.approx([1.2 - 3, 2.5 - 1])
+        assert tables.paired(networks, "conditional-dcgan", "dcgan") == pytest.approx([1.2 - 3, 2.5 - 1])
         networks.loc[networks["seed"] == 2, "log_fid"] = math.nan
-        row = gans.compare_models(networks).iloc[0]
+        row = tables.compare_models(networks).iloc[0]
         assert (row["n"], row["estimate"]) == (1, pytest.approx(1.2 - 3))
         assert row[["low", "high", "sd"]].isna().all()
 
     def test_without_a_pair_the_table_is_empty_with_its_columns(self):
-        compared = gans.compare_models(made_up_networks({"dcgan": [1.0], "dudgan": [2.0]}))
+        compared = tables.compare_models(made_up_networks({"dcgan": [1.0], "dudgan": [2.0]}))
         assert compared.empty
         assert list(compared) == ["model", "to", "metric", "estimate", "low", "high", "sd", "p", "n"]
 
@@ -282,47 +282,47 @@ def share_left(horizon, time):
 
 
 @pytest.fixture
-def pictures():
+def digits():
     generator = torch.Generator().manual_seed(5)
     return torch.randint(0, 256, (2000, 1, 4, 4), generator=generator, dtype=torch.uint8)
 
 
 class TestAsSeen:
     @pytest.mark.parametrize(("horizon", "times"), [(200, (17, 90)), (40, (40,))])
-    def test_without_noise_it_is_a_loss_of_contrast_by_the_closed_form(self, pictures, horizon, times):
+    def test_without_noise_it_is_a_loss_of_contrast_by_the_closed_form(self, digits, horizon, times):
         """Half of the images keep their contrast, the others have that of one of the times."""
-        clean = pictures / 127.5 - 1
-        found = gans.as_seen(pictures, state(horizon, *times))
+        clean = digits / 127.5 - 1
+        found = pictures.as_seen(digits, state(horizon, *times))
         contrast = (found * clean).sum((1, 2, 3)) / clean.square().sum((1, 2, 3))
         torch.testing.assert_close(found, contrast[:, None, None, None] * clean, atol=1e-5, rtol=1e-4)
         expected = torch.tensor([1.0, *(math.sqrt(share_left(horizon, time)) for time in times)])
         nearest = (contrast[:, None] - expected).abs().argmin(1)
         torch.testing.assert_close(contrast, expected[nearest], atol=1e-5, rtol=1e-4)
-        portions = nearest.bincount(minlength=len(expected)) / len(pictures)
+        portions = nearest.bincount(minlength=len(expected)) / len(digits)
         wanted = torch.tensor([0.5, *[0.5 / len(times)] * len(times)])
         torch.testing.assert_close(portions, wanted, atol=0.04, rtol=0)
 
-    def test_the_noise_is_standard_normal_times_sigma_and_the_same_each_time(self, pictures):
-        clean, left = pictures / 127.5 - 1, share_left(300, 300)
+    def test_the_noise_is_standard_normal_times_sigma_and_the_same_each_time(self, digits):
+        clean, left = digits / 127.5 - 1, share_left(300, 300)
         before = torch.get_rng_state()
-        found = gans.as_seen(pictures, state(300, 300, sigma=0.4))
+        found = pictures.as_seen(digits, state(300, 300, sigma=0.4))
         assert torch.equal(torch.get_rng_state(), before)
         changed = (found != clean).flatten(1).any(1)
         noise = (found - math.sqrt(left) * clean)[changed] / (0.4 * math.sqrt(1 - left))
         assert stats.kstest(noise.flatten()[:5000].numpy(), "norm").pvalue > 0.01
         torch.rand(3)
-        assert torch.equal(gans.as_seen(pictures, state(300, 300, sigma=0.4)), found)
+        assert torch.equal(pictures.as_seen(digits, state(300, 300, sigma=0.4)), found)
 
-    def test_rows_are_the_images_and_what_every_run_saw_of_them(self, pictures):
+    def test_rows_are_the_images_and_what_every_run_saw_of_them(self, digits):
         states = {1: state(10, 10), 2: state(300, 200)}
         runs = [run_with(states), run_with({}, name="dudgan")]
-        rows, captions = gans.diffused_rows(runs, pictures[:6], [2, 1])
+        rows, captions = pictures.diffused_rows(runs, digits[:6], [2, 1])
         assert captions == [
             "the images", "diffusion-gan, epoch 2, T 300", "diffusion-gan, epoch 1, T 10",
             "dudgan, epoch 2, T 0", "dudgan, epoch 1, T 0",
         ]  # fmt: skip
-        clean = pictures[:6] / 127.5 - 1
-        expected = [clean, *(gans.as_seen(pictures[:6], states[epoch]) for epoch in (2, 1)), clean, clean]
+        clean = digits[:6] / 127.5 - 1
+        expected = [clean, *(pictures.as_seen(digits[:6], states[epoch]) for epoch in (2, 1)), clean, clean]
         assert all(torch.equal(*pair) for pair in zip(rows, expected, strict=True))
 
 
@@ -332,7 +332,7 @@ class TestDiversity:
         images = torch.zeros(4, 1, 2, 2)
         images[0, 0, 0, 0], images[1, 0, 0, 0] = math.sqrt(3), -math.sqrt(3)
         images[2, 0, 1, 1], images[3, 0, 1, 1] = 1, -1
-        assert gans.diversity(images) == pytest.approx({"variance": 8 / 3 / 4, "dimensions": 1.6})
+        assert pictures.diversity(images) == pytest.approx({"variance": 8 / 3 / 4, "dimensions": 1.6})
 
     @pytest.mark.parametrize("size", [3, 8])  # more images than pixels, and fewer
     def test_agrees_with_the_covariance_of_any_images(self, size):
@@ -340,24 +340,24 @@ class TestDiversity:
         eigenvalues = torch.linalg.eigvalsh(torch.cov(images.flatten(1).T.double()))
         expected = float(eigenvalues.sum() ** 2 / eigenvalues.square().sum())
         variance = float(images.flatten(1).double().var(0).mean())
-        assert gans.diversity(images) == pytest.approx({"variance": variance, "dimensions": expected})
+        assert pictures.diversity(images) == pytest.approx({"variance": variance, "dimensions": expected})
 
-    def test_of_inputs_it_is_over_that_of_the_images(self, pictures):
-        images = pictures[:50]
+    def test_of_inputs_it_is_over_that_of_the_images(self, digits):
+        images = digits[:50]
         states = {epoch: state(100 * epoch, 100 * epoch, sigma=0.1) for epoch in range(3)}
         without = run_with({}, name="dudgan-no-discriminator-diffusion")
-        table = gans.input_diversity([without, run_with(states, seed=4)], images)
+        table = pictures.input_diversity([without, run_with(states, seed=4)], images)
         assert table.iloc[:, :4].to_numpy().tolist() == [
             ["diffusion-gan", 4, 1, 100], ["diffusion-gan", 4, 2, 200]
         ]  # fmt: skip
-        clean = gans.diversity(images / 127.5 - 1)
+        clean = pictures.diversity(images / 127.5 - 1)
         for row in table.to_dict("records"):
-            seen = gans.diversity(gans.as_seen(images, states[row["epoch"]]))
+            seen = pictures.diversity(pictures.as_seen(images, states[row["epoch"]]))
             assert row["variance"] == pytest.approx(seen["variance"] / clean["variance"])
             assert row["dimensions"] == pytest.approx(seen["dimensions"] / clean["dimensions"])
 
-    def test_without_a_diffusion_the_table_is_empty_with_its_columns(self, pictures):
-        table = gans.input_diversity([run_with({})], pictures[:5])
+    def test_without_a_diffusion_the_table_is_empty_with_its_columns(self, digits):
+        table = pictures.input_diversity([run_with({})], digits[:5])
         assert table.empty
         assert list(table) == ["model", "seed", "epoch", "horizon", "variance", "dimensions"]
 
@@ -365,7 +365,7 @@ class TestDiversity:
 @pytest.mark.parametrize(("epochs", "half"), [(4, 20), (5, 30), (1, 10)])
 def test_the_horizon_by_half_of_the_training_is_that_of_the_first_epoch_that_ends_no_earlier(epochs, half):
     rows = [["dudgan", seed, epoch, 10 * epoch + seed] for seed in (0, 1) for epoch in range(1, epochs + 1)]
-    table = gans.horizons(pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon"]))
+    table = pictures.horizons(pd.DataFrame(rows, columns=["model", "seed", "epoch", "horizon"]))
     assert table[["seed", "half", "largest", "last"]].to_numpy().tolist() == [
         [seed, half + seed, 10 * epochs + seed, 10 * epochs + seed] for seed in (0, 1)
     ]
@@ -410,11 +410,11 @@ class TestSamplesByClass:
             classes=lambda features: sort(features[:, 0].long()),
         )
         run = SimpleNamespace(generator=lambda epoch: generator, kept_tensors=lambda name, how, find: find())
-        assert gans.samples_by_class(run, 7, reference, 3)[:, :, 0, 0, 0].tolist() == expected
+        assert pictures.samples_by_class(run, 7, reference, 3)[:, :, 0, 0, 0].tolist() == expected
 
     def test_a_real_runs_samples_are_of_that_epoch(self, runs, reference):
         """A conditional generator is told 0 to 9, and again."""
-        asked = gans.samples_by_class(runs[3], 2, reference, 2)
+        asked = pictures.samples_by_class(runs[3], 2, reference, 2)
         made = draw(runs[3].generator(2), 20)
         assert torch.equal(asked, made.unflatten(0, (2, 10)).transpose(0, 1))
 
@@ -451,18 +451,18 @@ def make_histories(seeds):
         d_fake=0.1 * rows["epoch"],
         overconfidence=rows["recall"].where(noised),
         discriminator_horizon=(100 * rows["epoch"]).where(noised),
-        **{name: rows["kid"].where(classified) for name in ("classifier_horizon", *gans.CONTRAST_LABELS)},
+        **{name: rows["kid"].where(classified) for name in ("classifier_horizon", *charts.CONTRAST_LABELS)},
     )
 
 
 def draw_chart(name, seeds):
     scores = make_scores(seeds)
-    networks = gans.network_scores(scores)
+    networks = tables.network_scores(scores)
     return {
-        "scores": lambda: gans.score_chart(networks),
-        "differences": lambda: gans.difference_chart(gans.compare_models(networks), networks),
-        "progress": lambda: gans.progress_chart(scores),
-        "curves": lambda: gans.model_curves(make_histories(seeds)),
+        "scores": lambda: charts.score_chart(networks),
+        "differences": lambda: charts.difference_chart(tables.compare_models(networks), networks),
+        "progress": lambda: charts.progress_chart(scores),
+        "curves": lambda: charts.model_curves(make_histories(seeds)),
     }[name]()
 
 
@@ -491,10 +491,10 @@ class TestCharts:
 
     def test_scores_have_a_row_a_model_with_its_collapses_a_tick_a_network_and_a_mark_at_the_mean(self):
         figure = draw_chart("scores", self.SEEDS)
-        networks = gans.network_scores(make_scores(self.SEEDS))
-        labels = [f"{model}\n{gans.collapses(networks, model)} collapsed" for model in MODELS]
+        networks = tables.network_scores(make_scores(self.SEEDS))
+        labels = [f"{model}\n{tables.collapses(networks, model)} collapsed" for model in MODELS]
         assert texts(figure.axes[0].get_yticklabels()) == labels
-        for axes, metric in zip(figure.axes, gans.METRICS, strict=True):
+        for axes, metric in zip(figure.axes, tables.METRICS, strict=True):
             for place, model in enumerate(MODELS):
                 values = networks.loc[networks["model"] == model, metric].dropna().tolist()
                 assert marks(axes, "|", place) == pytest.approx(values)
@@ -502,20 +502,20 @@ class TestCharts:
         assert [texts(axes.texts) for axes in figure.axes] == [[]] * 3 + [["unconditional"]]
 
     def test_differences_have_a_row_a_pair_with_ticks_a_mark_its_interval_and_spread(self):
-        networks = gans.network_scores(make_scores(self.SEEDS))
+        networks = tables.network_scores(make_scores(self.SEEDS))
         networks = networks[
             (networks["model"] != "dudgan") | (networks["seed"] > 0)
         ]  # a seed without a partner
-        compared = gans.compare_models(networks)
-        axes = gans.difference_chart(compared, networks).axes[0]
-        pairs = gans.compared_with(networks["model"])
+        compared = tables.compare_models(networks)
+        axes = charts.difference_chart(compared, networks).axes[0]
+        pairs = tables.compared_with(networks["model"])
         assert texts(axes.get_yticklabels()) == [f"{model}\n− {to}" for model, to in pairs.items()]
         rows = list(compared[compared["metric"] == "log_fid"].itertuples())
         assert texts(axes.texts) == [f"sd {row.sd:.2g}" for row in rows]
         for place, ((model, to), row, drawn) in enumerate(
             zip(pairs.items(), rows, axes.containers, strict=True)
         ):
-            singles = gans.paired(networks, model, to)
+            singles = tables.paired(networks, model, to)
             assert marks(axes, "|", place)[: len(singles)] == pytest.approx(singles)
             assert marks(axes, "o", place) == pytest.approx([np.mean(singles)])
             segments = drawn.lines[2][0].get_segments()
@@ -547,7 +547,7 @@ class TestCharts:
         assert list(overconfidence) == ["diffusion-gan", "dudgan"]
         assert list(horizon) == ["diffusion-gan", "dudgan", "C, dudgan"]
         assert horizon["dudgan"] == [100, 200]
-        assert list(contrast) == list(gans.CONTRAST_LABELS.values())
+        assert list(contrast) == list(charts.CONTRAST_LABELS.values())
 
     def test_a_model_has_one_colour_in_all_charts(self):
         by_name = [
@@ -599,7 +599,7 @@ class TestDiffusion:
 
     def judge(self, differences, inputs=None, **more):
         networks = judged_networks("diffusion-gan", "conditional-dcgan", differences, **more)
-        return gans.judge_diffusion(networks, made_up_inputs() if inputs is None else inputs)
+        return rules.judge_diffusion(networks, made_up_inputs() if inputs is None else inputs)
 
     @each_difference
     def test_is_judged_by_the_interval_and_by_equivalence(self, differences, verdict):
@@ -664,7 +664,7 @@ class TestDudgan:
     TO = "conditional-dcgan-averaged"
 
     def judge(self, differences, **more):
-        return gans.judge_dudgan(judged_networks("dudgan", self.TO, differences, **more))
+        return rules.judge_dudgan(judged_networks("dudgan", self.TO, differences, **more))
 
     @each_difference
     def test_is_judged_by_the_interval_and_by_equivalence(self, differences, verdict):
@@ -684,7 +684,7 @@ class TestDudgan:
     def test_beside_it_stand_collapses_and_the_plain_conditional_dcgan(self):
         networks = judged_networks("dudgan", self.TO, DIFFERENCES["lower"][0], collapsed=["dudgan"])
         plain = networks[networks["model"] == "dudgan"].assign(model="conditional-dcgan", collapsed=False)
-        beside = gans.judge_dudgan(pd.concat([networks, plain.assign(log_fid=plain["log_fid"] + 1)])).beside
+        beside = rules.judge_dudgan(pd.concat([networks, plain.assign(log_fid=plain["log_fid"] + 1)])).beside
         assert beside["p of the sign flip"] == "0.00049"  # 2 of 2^12
         assert beside["log FID minus conditional-dcgan's"].estimate == pytest.approx(-1)
         collapsed = [beside[f"networks of {name} that collapsed"] for name in ("dudgan", self.TO)]
@@ -693,7 +693,7 @@ class TestDudgan:
     def test_errors_in_the_class_of_either_conditional_dcgan_count(self):
         networks = judged_networks("dudgan", self.TO, DIFFERENCES["lower"][0])
         plain = networks[networks["model"] == "dudgan"].assign(model="conditional-dcgan", class_accuracy=0.5)
-        claim = gans.judge_dudgan(pd.concat([networks, plain]))
+        claim = rules.judge_dudgan(pd.concat([networks, plain]))
         assert (
             claim.sentence == "not judged: conditional-dcgan has a mean class accuracy of 0.500, below 0.85"
         )
