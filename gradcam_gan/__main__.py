@@ -180,7 +180,7 @@ def _evaluate(config: TrainingConfig, runs_dir: Path, images: int, held_out: lis
 def _prune(study: Study, name: str) -> str:
     """Score an arm of the pruning experiment; the scores as a table."""
     from gradcam_gan.scoring.scores import reference_for
-    from gradcam_gan.studies.prune_70 import evaluate_arm
+    from gradcam_gan.studies.prune_70.tables import evaluate_arm
     from gradcam_gan.training.devices import resolve_device
 
     arms = {arm.name: arm for arm in study.arms()}

@@ -2,7 +2,7 @@
 
 The unit is the network: a rule's quantity is one number a network (or a pair of them), and its bounds are held against
 Student's 95 % interval over networks. Which quantity and which bounds a claim has was written before the numbers of the
-``study`` profile were computed; they stand in ``epoch_heatmaps/rules.py`` (C1 to C5), ``prune_70.py`` (C6),
+``study`` profile were computed; they stand in ``epoch_heatmaps/rules.py`` (C1 to C5), ``prune_70/rules.py`` (C6),
 ``diffusion_gans/rules.py`` (P2, P3) and ``earlier_experiments/rules.py`` (P5, P6). What those numbers were compared
 with before, and what a first, smaller study said, is in the README.
 

@@ -22,7 +22,7 @@ from gradcam_gan.models.options import (
     Preset,
 )
 from gradcam_gan.studies import paths
-from gradcam_gan.studies.arms import Arm, ArmKind, Layer, Pruning, Rule
+from gradcam_gan.studies.prune_70.arms import Arm, ArmKind, Layer, Pruning, Rule
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.validation import ValidatedModel, choose
 

@@ -28,7 +28,7 @@ from gradcam_gan.studies.diffusion_gans.rules import judge_diffusion, judge_dudg
 from gradcam_gan.studies.earlier_experiments.rules import judge_added, judge_regression
 from gradcam_gan.studies.epoch_heatmaps.rules import RULES, judge
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
-from gradcam_gan.studies.prune_70 import judge_pruning
+from gradcam_gan.studies.prune_70.rules import judge_pruning
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.side_information import judge_guidance
 from gradcam_gan.studies.study import Study

@@ -14,8 +14,8 @@ from gradcam_gan.scoring.scores import reference_for
 from gradcam_gan.studies import archive, paths, workflow
 from gradcam_gan.studies.earlier_experiments import tables as earlier
 from gradcam_gan.studies.explore.subjects import complete_runs, run_explorer
-from gradcam_gan.studies.prune_70 import rule_grid, run_experiment
-from gradcam_gan.studies.selection import selection
+from gradcam_gan.studies.prune_70.selection import selection
+from gradcam_gan.studies.prune_70.tables import rule_grid, run_experiment
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.objective import Objective

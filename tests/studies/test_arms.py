@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 from helpers import refused, tiny
 
-from gradcam_gan.studies.arms import Arm, Pruning, Rule
+from gradcam_gan.studies.prune_70.arms import Arm, Pruning, Rule
 from gradcam_gan.studies.study import PROFILES, Study
 
 RULE = {

@@ -16,7 +16,7 @@ from gradcam_gan.data import load_images
 from gradcam_gan.explaining.measures import digit_mask
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import LATENT_SEED
-from gradcam_gan.studies import explain_dudgan as dudgan
+from gradcam_gan.studies.explain_dudgan import charts, panels, tables
 from gradcam_gan.studies.panels import Panel
 from gradcam_gan.studies.readings import COMPARED_METHODS
 from gradcam_gan.studies.style import GAP, PAGE, heatmap_grid
@@ -58,12 +58,12 @@ def passes(monkeypatch):
 
 
 def test_images_are_drawn_with_the_classes_asked_for(follow_up_runs):
-    images, labels = dudgan.draw_with_classes(follow_up_runs["dudgan"], 2, 23)
+    images, labels = tables.draw_with_classes(follow_up_runs["dudgan"], 2, 23)
     assert labels.tolist() == [*range(10), *range(10), 0, 1, 2]
     with torch.no_grad():
         expected = follow_up_runs["dudgan"].generator(2)(fixed_latents(23, LATENT_SEED), labels)
     assert (images / 127.5 - 1 - expected).abs().max() < 1 / 255 + 1e-4
-    assert "is unconditional" in refused(dudgan.draw_with_classes, follow_up_runs["dcgan"], 1, 20)
+    assert "is unconditional" in refused(tables.draw_with_classes, follow_up_runs["dcgan"], 1, 20)
 
 
 # --- panels
@@ -86,9 +86,9 @@ class TestTimesPanels:
     def test_a_row_an_epoch_a_column_an_image_and_time_each_explained_once(self, explainers, images, passes):
         d, three, told = explainers["d"], images[:3], LABELS[:3]
         readings = [replace(FAKE, evidence="real"), FAKE]
-        panels = dudgan.times_panels(d, three, told, ["a", "b", "c"], [2, 1], (0, 0.25, 0.5, 1.0), readings)
+        made = panels.times_panels(d, three, told, ["a", "b", "c"], [2, 1], (0, 0.25, 0.5, 1.0), readings)
         assert len(passes) == 2 * 4
-        for reading, panel in zip(readings, panels, strict=True):
+        for reading, panel in zip(readings, made, strict=True):
             assert panel.rows == ["epoch 2, T 300", "epoch 1, T 107"]
             times = ["t = 0", "0.25 T", "0.5 T", "t = T"]
             assert panel.columns == [f"{name}\n{time}" for name in "abc" for time in times]
@@ -104,7 +104,7 @@ class TestTimesPanels:
                     assert_table_holds(cells, explained, reading)
 
     def test_without_a_diffusion_there_is_only_time_0(self, explainers, images):
-        (panel,) = dudgan.times_panels(
+        (panel,) = panels.times_panels(
             explainers["dcgan"], images[:1], LABELS[:1], ["a"], [2], [0.0, 1.0], [FAKE]
         )
         assert panel.rows == ["epoch 2, T 0"]
@@ -114,7 +114,7 @@ class TestTimesPanels:
 
 
 def test_networks_panel_has_d_and_c_told_the_right_and_the_next_class(explainers, images, passes):
-    panel = dudgan.networks_panel(explainers["d"], explainers["c"], images, LABELS, list("abcdef"), 1, FAKE)
+    panel = panels.networks_panel(explainers["d"], explainers["c"], images, LABELS, list("abcdef"), 1, FAKE)
     assert len(passes) == 3
     wrong = torch.tensor([4, 1, 0, 4, 8, 0])
     expected = {
@@ -136,7 +136,7 @@ def test_networks_panel_has_d_and_c_told_the_right_and_the_next_class(explainers
 
 def test_models_panel_has_a_column_per_model_and_image(explainers, images, passes):
     shown = [explainers["dcgan"], explainers["d"]]
-    panel = dudgan.models_panel(shown, images[:3], LABELS[:3], ["a", "b", "c"], [2, 0], FAKE)
+    panel = panels.models_panel(shown, images[:3], LABELS[:3], ["a", "b", "c"], [2, 0], FAKE)
     assert len(passes) == 2 * 2
     assert panel.rows == ["epoch 2", "epoch 0"]
     assert panel.columns == ["\na", "dcgan\nb", "\nc", "\na", "model\nb", "\nc"]
@@ -185,13 +185,13 @@ def correlations(one, other):
 
 
 def test_the_next_of_the_class_goes_around_and_a_lone_one_is_its_own():
-    assert dudgan.next_of_class(SOME).tolist() == NEXT
+    assert tables.next_of_class(SOME).tolist() == NEXT
 
 
 class TestAgreement:
     def test_it_is_the_correlation_of_the_signed_maps(self, explainers, images):
         d, c = explainers["d"], explainers["c"]
-        table = dudgan.agreement(d, c, images, SOME, 2, BOTH)
+        table = tables.agreement(d, c, images, SOME, 2, BOTH)
         for_real, _ = d.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
         for_class, _ = c.signed(images, 2, "reference", layers=["norm3"], labels=SOME)
         assert list(dict.fromkeys(table["method"])) == list(COMPARED_METHODS)
@@ -217,7 +217,7 @@ class TestAgreement:
                 [2 * pattern + 1, -pattern, flat, pattern, pattern.T, pattern],
             )
         )
-        table = dudgan.agreement(d, c, images, SOME, 7, [FAKE])
+        table = tables.agreement(d, c, images, SOME, 7, [FAKE])
         across = np.corrcoef(pattern.flatten(), pattern.T.flatten())[0, 1]
         np.testing.assert_allclose(table["correlation"], [1, -1, np.nan, np.nan, across, 1], rtol=1e-5)
         np.testing.assert_allclose(table["chance"], [-1, 1, across, np.nan, np.nan, np.nan], rtol=1e-5)
@@ -226,7 +226,7 @@ class TestAgreement:
 def test_told_each_class_has_the_logits_and_maps_of_d_told_that_class(explainers, images):
     d = explainers["d"]
     told_norm3 = partial(d.signed, images, 2, "reference", layers=["norm3"])
-    table = dudgan.told_each_class(d, images, LABELS, 2, FAKE)
+    table = tables.told_each_class(d, images, LABELS, 2, FAKE)
     right, scores = told_norm3(labels=LABELS)
     for told, rows in table.groupby("told"):
         assert rows["image"].tolist() == list(range(6))
@@ -243,7 +243,7 @@ def test_told_each_class_has_the_logits_and_maps_of_d_told_that_class(explainers
 def test_confusion_is_the_mean_over_images_of_a_class():
     table = pd.DataFrame({"label": [7, 7, 7, 2, 2, 7], "told": [2, 2, 7, 2, 7, 7]})
     table["change"] = [1.0, 4.0, 0.0, 0.0, -3.0, np.nan]
-    found = dudgan.confusion(table, "change")
+    found = tables.confusion(table, "change")
     assert found.index.tolist() == found.columns.tolist() == [2, 7]
     assert found.to_numpy().tolist() == [[0.0, -3.0], [2.5, 0.0]]
 
@@ -260,7 +260,7 @@ def test_the_class_that_d_finds_most_real_is_the_right_one_or_not():
         for (seed, image), scores in logits.items()
         for told, logit in enumerate(scores)
     )
-    found = dudgan.most_real(pd.concat([table, table.assign(source="generated")]))  # an index that repeats
+    found = tables.most_real(pd.concat([table, table.assign(source="generated")]))  # an index that repeats
     assert found["right"].tolist() == [1, 0, 0, 1] * 2
     assert found["source"].tolist() == ["real"] * 4 + ["generated"] * 4
 
@@ -276,14 +276,14 @@ def test_over_networks_has_students_interval_of_their_means():
         for seed, mean in enumerate(by_seed)
         for more in (-0.05, 0.04, 0.06)  # the last two are of one image
     )  # fmt: skip
-    found = dudgan.over_networks(table, ["source"], ["value", "partly"])
+    found = tables.over_networks(table, ["source"], ["value", "partly"])
     assert list(found.index) == list(means)
     for source, by_seed in means.items():
         low, high = stats.t.interval(0.95, 2, np.mean(by_seed), stats.sem(by_seed))
         digits = 2 if high - low < 1 else 1
         bounds = f"{np.mean(by_seed):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
         assert found.loc[source].tolist() == [f"{bounds}, n=3 networks"] * 2
-    alone = dudgan.over_networks(table, ["source", "seed"], ["value"])
+    alone = tables.over_networks(table, ["source", "seed"], ["value"])
     assert all(cell.endswith("n=2 images") for cell in alone["value"])
 
 
@@ -293,11 +293,11 @@ def test_over_networks_has_students_interval_of_their_means():
 def test_several_models_are_measured_at_time_0(explainers, images):
     """K by its formula, on the enlarged maps; epochs and readings of every model."""
     shown = {"dcgan": explainers["dcgan"], "model": explainers["d"]}
-    table = dudgan.measure_models(list(shown.values()), images, LABELS, [2, 1])
-    assert len(table) == 2 * 2 * len(dudgan.COMPARED)
+    table = tables.measure_models(list(shown.values()), images, LABELS, [2, 1])
+    assert len(table) == 2 * 2 * len(tables.COMPARED)
     mask = digit_mask(images)
     area = mask.float().mean((1, 2))
-    for model, epoch, reading in product(shown, (2, 1), dudgan.COMPARED):
+    for model, epoch, reading in product(shown, (2, 1), tables.COMPARED):
         (maps,) = shown[model].explain(images, [epoch], labels=LABELS).maps(reading)
         focus = (maps * mask).sum((1, 2)) / maps.sum((1, 2))
         expected = ((focus - area) / (1 - area)).nan_to_num(0).mean()
@@ -349,10 +349,10 @@ def make_measured(seeds):
 
 
 CHARTS = {
-    "agreement": lambda: dudgan.agreement_chart(make_agreement(), CLASSES),
-    "told": lambda: dudgan.told_chart(*make_told(), CLASSES),
-    "focus": lambda: dudgan.model_focus(make_measured((0, 1))),
-    "focus, one network": lambda: dudgan.model_focus(make_measured((0,))),
+    "agreement": lambda: charts.agreement_chart(make_agreement(), CLASSES),
+    "told": lambda: charts.told_chart(*make_told(), CLASSES),
+    "focus": lambda: charts.model_focus(make_measured((0, 1))),
+    "focus, one network": lambda: charts.model_focus(make_measured((0,))),
 }
 
 
@@ -389,7 +389,7 @@ class TestCharts:
 
     def test_focus_has_a_row_an_evidence_a_column_a_measure_a_line_a_model(self):
         figure = CHARTS["focus"]()
-        names = product(("real", "fake"), dudgan.MEASURE_LABELS.values())
+        names = product(("real", "fake"), charts.MEASURE_LABELS.values())
         assert [axes.get_title() for axes in figure.axes] == [f"{name}, “{one}”" for one, name in names]
         lines = [
             {line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_label()[0] != "_"}

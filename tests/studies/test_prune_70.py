@@ -13,28 +13,24 @@ from helpers import assert_nothing_is_cut_off, draw, texts
 from gradcam_gan.explaining.cam import explain
 from gradcam_gan.run_explainer import Reading
 from gradcam_gan.scoring.scores import reference_for
-from gradcam_gan.studies import paths, prune_70
-from gradcam_gan.studies.arms import Pruning
-from gradcam_gan.studies.prune_70 import (
+from gradcam_gan.studies import paths
+from gradcam_gan.studies.prune_70.arms import Pruning
+from gradcam_gan.studies.prune_70.charts import answer_chart, deletion_by_epoch, rule_heatmap
+from gradcam_gan.studies.prune_70.rules import count_outcome, grid_outcomes, judge_pruning
+from gradcam_gan.studies.prune_70.selection import Selection, selection
+from gradcam_gan.studies.prune_70.tables import (
     BASELINE,
     METRICS,
-    answer_chart,
     contact_sheet,
-    count_outcome,
-    deletion_by_epoch,
     differences,
     evaluate_arm,
-    grid_outcomes,
-    judge_pruning,
     last_scores,
     looks_around,
     rule_grid,
-    rule_heatmap,
     run_experiment,
     shown_deletion,
 )
 from gradcam_gan.studies.readings import ALL_READINGS, COMPARED_LAYERS
-from gradcam_gan.studies.selection import Selection, selection
 from gradcam_gan.studies.study import Study
 from gradcam_gan.studies.style import PAGE
 from gradcam_gan.training.loop import run_name
@@ -155,7 +151,7 @@ class TestExperiment:
             fids = {"fid": np.exp(epochs), "fid_without_veil": np.exp(2 * np.array(epochs))}
             return pd.DataFrame({"epoch": epochs, **fids, **others})
 
-        monkeypatch.setattr(prune_70, "evaluate_with_and_without_veil", fake)
+        monkeypatch.setattr("gradcam_gan.studies.prune_70.tables.evaluate_with_and_without_veil", fake)
         expected_of_fid = {"log_fid": expected, "log_fid_without_veil": 2 * expected}
         assert last_scores(SimpleNamespace(epochs=epochs), None, COUNT) == pytest.approx(
             {**dict.fromkeys(METRICS, COUNT), **expected_of_fid}
@@ -186,7 +182,7 @@ class TestExperiment:
             raise AssertionError("it is done again")
 
         monkeypatch.setattr(Objective, "step", forbidden)
-        monkeypatch.setattr("gradcam_gan.studies.selection.select", forbidden)
+        monkeypatch.setattr("gradcam_gan.studies.prune_70.selection.select", forbidden)
         monkeypatch.setattr("gradcam_gan.scoring.scores.evaluate", forbidden)
         pd.testing.assert_frame_equal(run_experiment(study, scored_against), results, rtol=1e-12)
 

@@ -16,9 +16,9 @@ from gradcam_gan.explaining.cam import explain
 from gradcam_gan.explaining.measures import digit_mask, measure
 from gradcam_gan.run_explainer import RunExplainer
 from gradcam_gan.scoring.evaluator import load_evaluator
-from gradcam_gan.studies import selection as module
-from gradcam_gan.studies.arms import Arm, Pruning
-from gradcam_gan.studies.selection import coverage, diagnosis, kept, look, rarity, select, selection
+from gradcam_gan.studies.prune_70 import selection as module
+from gradcam_gan.studies.prune_70.arms import Arm, Pruning
+from gradcam_gan.studies.prune_70.selection import coverage, diagnosis, kept, look, rarity, select, selection
 from gradcam_gan.training.loop import training_images
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run

@@ -15,8 +15,8 @@ from gradcam_gan.data import ImageSet, to_model_range
 from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.run_explainer import VERSION, RunExplainer
 from gradcam_gan.scoring.evaluator import Evaluator, evaluator_for
-from gradcam_gan.studies.arms import Arm, Pruning
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus
+from gradcam_gan.studies.prune_70.arms import Arm, Pruning
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import is_complete, train, training_images
 
