@@ -6,8 +6,7 @@ import pandas as pd
 
 from gradcam_gan.intervals import sign_flip
 from gradcam_gan.scoring.scores import WITHOUT_VEIL
-from gradcam_gan.studies import claims
-from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, paired
+from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, decision, paired, verdict_of
 from gradcam_gan.studies.prune_70.tables import BASELINE, WORTHWHILE, minus
 
 HOLDS_FROM, FAILS_TO = 10, 2  # networks of the planned ones in which it does
@@ -39,7 +38,7 @@ def judge_pruning(scores: pd.DataFrame, healthy: Sequence[int]) -> Claim:
     enough, effect = len(changes) >= PLANNED_NETWORKS, paired(changes)
     outcomes = [count_outcome(by_rule), RULE.outcome(changes) if enough else "unclear"]
     # sorted: fails, holds, unclear; either part may fail the claim, or hold alone
-    verdict = claims.verdict_of(sorted(outcomes))
+    verdict = verdict_of(sorted(outcomes))
     interim = f"; interim: {len(changes)} of {PLANNED_NETWORKS} pairs decide nothing"
     return Claim(
         "C6",
@@ -52,7 +51,7 @@ def judge_pruning(scores: pd.DataFrame, healthy: Sequence[int]) -> Claim:
         RULE.quantity,
         effect,
         f"the rule deletes 1 to 50 % in {_worthwhile(by_rule)} of {len(by_rule)} networks{_range_of(by_rule)}; "
-        f"{RULE.quantity}: {effect}{claims.decision(verdict, RULE, changes) if enough else interim}",
+        f"{RULE.quantity}: {effect}{decision(verdict, RULE, changes) if enough else interim}",
         p=RULE.p_value(changes),
         beside=_beside(scores, changes, healthy),
     )

@@ -16,8 +16,7 @@ from gradcam_gan.explaining.cam import evidence_maps
 from gradcam_gan.intervals import paired_values
 from gradcam_gan.run_explainer import STATISTICS, Reading, RunExplainer
 from gradcam_gan.scoring.scores import WITHOUT_VEIL, Reference, evaluate_with_and_without_veil
-from gradcam_gan.studies import claims
-from gradcam_gan.studies.claims import LAST_CHECKPOINTS, paired
+from gradcam_gan.studies.claims import LAST_CHECKPOINTS, columns_of, paired
 from gradcam_gan.studies.epoch_heatmaps.tables import AROUND
 from gradcam_gan.studies.prune_70.arms import Arm
 from gradcam_gan.studies.prune_70.selection import Selection, coverage, largest, selection
@@ -199,5 +198,5 @@ def differences(scores: pd.DataFrame) -> pd.DataFrame:
     for (arm, to), metric in product(compared_arms(scores), METRICS):
         found = paired(minus(scores, arm, to, metric))
         effect = found.estimate / deviations[metric]
-        rows.append({"arm": arm, "to": to, "metric": metric, **claims.columns_of(found), "effect": effect})
+        rows.append({"arm": arm, "to": to, "metric": metric, **columns_of(found), "effect": effect})
     return pd.DataFrame(rows)
