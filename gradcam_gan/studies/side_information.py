@@ -23,9 +23,9 @@ from gradcam_gan.explaining.methods import METHODS
 from gradcam_gan.intervals import student_interval
 from gradcam_gan.run_explainer import Reading, RunExplainer
 from gradcam_gan.scoring.scores import SCORES, Reference
-from gradcam_gan.studies.claims import PLANNED_NETWORKS, Claim, Outcome, Rule, decision, verdict_of
-from gradcam_gan.studies.diffusion_gans.rules import EQUAL, without_veil
-from gradcam_gan.studies.diffusion_gans.tables import collapses, paired, score_models
+from gradcam_gan.studies.claims import Claim, Outcome, decision, verdict_of
+from gradcam_gan.studies.diffusion_gans.rules import EQUAL, beside_every, log_fid_rule
+from gradcam_gan.studies.diffusion_gans.tables import paired, score_models
 from gradcam_gan.studies.epoch_heatmaps.tables import DigitFocus, measure_epoch
 from gradcam_gan.studies.panels import Panel, beside, panel
 from gradcam_gan.studies.readings import PRIMARY
@@ -211,15 +211,7 @@ def judge_guidance(networks: pd.DataFrame, model: str, controls: Sequence[str]) 
         model: that is guided.
         controls: the arms that have something else in the map's place.
     """
-    rule = Rule(
-        quantity=f"log FID of guided {model} minus that of {model}",
-        holds_above=0,
-        fails_below=0,
-        if_true=-2 * EQUAL,
-        if_false=0,
-        lower_is_better=True,
-        equivalence=EQUAL,
-    )
+    rule = log_fid_rule(f"guided {model}", model)
     guided = f"{model} {GUIDED}"
     differences = {
         to: paired(networks, guided, to) for to in (model, *(f"{model} {one}" for one in controls))
@@ -237,11 +229,6 @@ def judge_guidance(networks: pd.DataFrame, model: str, controls: Sequence[str]) 
     beside["recall minus the plain one's"] = student_interval(
         paired(networks, guided, model, "recall"), unit="pairs"
     )
-    beside |= without_veil(networks, guided, model)
-    beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (guided, model)}
-    if len(differences[model]) > 1:
-        power = rule.power_in_words(differences[model], PLANNED_NETWORKS)
-        beside[f"power with {PLANNED_NETWORKS} networks"] = power
     return Claim(
         "P4",
         "D's explanation as side information improves the generator",
@@ -254,5 +241,5 @@ def judge_guidance(networks: pd.DataFrame, model: str, controls: Sequence[str]) 
         f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
         + decision(verdict, rule, differences[model]),
         p=max(rule.p_value(values) for values in differences.values()),
-        beside=beside,
+        beside=beside | beside_every(rule, networks, guided, model, differences[model]),
     )

@@ -1,6 +1,7 @@
 """P2 and P3 as rules: a model's log FID minus that of the one it is compared with, paired by seed."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -77,15 +78,7 @@ def _judge(
     beside: dict[str, object],
 ) -> Claim:
     """A claim by a model's log FID minus another's; with an obstacle it is not judged, and the effect has no number."""
-    rule = Rule(
-        quantity=f"log FID of {model} minus that of {to}",
-        holds_above=0,
-        fails_below=0,
-        if_true=-2 * EQUAL,
-        if_false=0,
-        lower_is_better=True,
-        equivalence=EQUAL,
-    )
+    rule = log_fid_rule(model, to)
     obstacle = obstacle or _wrong_classes(networks, to)
     differences = [] if obstacle else paired(networks, model, to)
     outcome = rule.outcome(differences)
@@ -93,12 +86,7 @@ def _judge(
         outcome = "fails" if equivalent(differences, EQUAL) else "unclear"
     verdict, effect = verdict_of([outcome]), student_interval(differences, unit="pairs")
     flipped = f" with p < {SIGNIFICANT} of the sign flip" if flips else ""
-    beside |= without_veil(networks, model, to)
     factor = f"{rule.quantity}: {effect}; FID times {math.exp(effect.estimate):.2f}"
-    beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
-    if len(differences) > 1:
-        power = rule.power_in_words(differences, PLANNED_NETWORKS)
-        beside[f"power with {PLANNED_NETWORKS} networks"] = power
     return Claim(
         name,
         text,
@@ -110,17 +98,36 @@ def _judge(
         effect,
         f"not judged: {obstacle}" if obstacle else factor + decision(verdict, rule, differences),
         p=rule.p_value(differences),
-        beside=beside,
+        beside=beside | beside_every(rule, networks, model, to, differences),
     )
 
 
-def without_veil(networks: pd.DataFrame, model: str, to: str) -> dict[str, object]:
-    """Beside a claim: the same where no veil counts; nothing of networks that were not scored so."""
-    name = f"log_fid{WITHOUT_VEIL}"
-    if name not in networks:
-        return {}
-    differences = paired(networks, model, to, name)
-    return {f"log FID without the veil, minus {to}'s": student_interval(differences, unit="pairs")}
+def log_fid_rule(model: str, to: str) -> Rule:
+    """A model's log FID minus another's: lower is better, and within ``EQUAL`` is none."""
+    return Rule(
+        quantity=f"log FID of {model} minus that of {to}",
+        holds_above=0,
+        fails_below=0,
+        if_true=-2 * EQUAL,
+        if_false=0,
+        lower_is_better=True,
+        equivalence=EQUAL,
+    )
+
+
+def beside_every(
+    rule: Rule, networks: pd.DataFrame, model: str, to: str, differences: Sequence[float]
+) -> dict[str, object]:
+    """Beside every such claim: the same where no veil counts, if networks were scored so, collapses, and the power."""
+    beside: dict[str, object] = {}
+    if (name := f"log_fid{WITHOUT_VEIL}") in networks:
+        unveiled = paired(networks, model, to, name)
+        beside[f"log FID without the veil, minus {to}'s"] = student_interval(unveiled, unit="pairs")
+    beside |= {f"networks of {one} that collapsed": collapses(networks, one) for one in (model, to)}
+    if len(differences) > 1:
+        power = rule.power_in_words(differences, PLANNED_NETWORKS)
+        beside[f"power with {PLANNED_NETWORKS} networks"] = power
+    return beside
 
 
 def _wrong_classes(networks: pd.DataFrame, model: str | None) -> str:
