@@ -87,7 +87,11 @@ def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str
 
 
 def pack(study: Study) -> None:
-    """Archive the runs of the published figures of ``DRAWN``, as far as they are here; drop archives of other runs."""
+    """Archive the runs of the published figures of ``DRAWN``, as far as they are here; drop archives of other runs.
+
+    A run that was trained again has not what notebooks found of it that did not run again: that stays in its archive.
+    """
+    ran = {copy.name[:2] for copy in (study.runs_dir / "notebooks").glob("*.ipynb")}
     manifests = {
         name: found for name, found in read_manifests(study.figures_dir).items() if name[:2] in DRAWN
     }
@@ -98,7 +102,8 @@ def pack(study: Study) -> None:
             archive = path_of(study, one.name)
             archive.mkdir(parents=True, exist_ok=True)
             shown = networks_shown(study, one.config, notebooks) if one.config else []
-            for name, content in _packed(one.run, notebooks, shown).items():
+            before = {} if ran.issuperset(notebooks) else _unpacked(archive / RESULTS)
+            for name, content in _packed(one.run, notebooks, shown, before).items():
                 files.write_bytes(archive / name, content)
     kept = {path_of(study, run) for runs in published.values() for run in runs}
     for old in [path.parent for path in folder_of(study.figures_dir).rglob(RESULTS)]:
@@ -118,14 +123,25 @@ def sources(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
     return [*manifest["runs"], *found_for(notebook, manifest)]
 
 
-def _packed(run: Path, notebooks: Sequence[str], networks: Sequence[str]) -> dict[str, bytes]:
-    """The files of a run's archive for some notebooks."""
-    content = {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
+def _packed(
+    run: Path, notebooks: Sequence[str], networks: Sequence[str], before: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """The files of a run's archive for some notebooks: what is in its folder, and else what was found before."""
+    content = dict(before)
+    content |= {str(path.relative_to(run)): path.read_bytes() for one in KEPT for path in run.glob(one)}
     content |= {name: (run / name).read_bytes() for name in networks}
     manifest = {**files.read_json(run / "manifest.json"), "archived": list(notebooks)}
     content["manifest.json"] = files.json_bytes(files.sealed(manifest))
     checkpoints = {name: content.pop(name) for name in list(content) if name.startswith("checkpoints/")}
     return {RESULTS: _zip(content)} | ({CHECKPOINTS: _zip(checkpoints)} if checkpoints else {})
+
+
+def _unpacked(archive: Path) -> dict[str, bytes]:
+    """The content of a file of an archive by name; none where there is no such file."""
+    if not archive.is_file():
+        return {}
+    with _opened(archive) as zipped:
+        return {name: zipped.read(name) for name in zipped.namelist()}
 
 
 def _zip(content: Mapping[str, bytes]) -> bytes:

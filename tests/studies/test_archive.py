@@ -171,6 +171,29 @@ def test_the_same_runs_give_the_same_bytes_and_only_published_ones_stay(study, t
     assert archive.checksums(study.figures_dir) == before
 
 
+def test_what_a_notebook_found_of_a_run_stays_until_it_finds_it_anew(study, trained):
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    first = study.compared_configs()[0].name  # of notebooks 4 and 7
+    (study.runs_dir / first / SCORES).unlink()  # as if it were trained again
+    executed = study.runs_dir / "notebooks"
+    executed.mkdir()
+    (executed / "04_diffusion_gans.ipynb").touch()
+
+    def come_back():
+        shutil.move(study.runs_dir, trained / "aside")
+        archive.prepare(study, ["07_side_information"], complete=True)
+        there = (study.runs_dir / first / SCORES).is_file()
+        shutil.rmtree(study.runs_dir)
+        shutil.move(trained / "aside", study.runs_dir)
+        return there
+
+    archive.pack(study)
+    assert come_back()
+    (executed / "07_side_information.ipynb").touch()
+    archive.pack(study)
+    assert not come_back()
+
+
 def test_the_arms_of_the_pruning_experiment_come_back_with_the_network_that_scores_them(
     study, trained, monkeypatch
 ):
