@@ -30,7 +30,8 @@ experiments = {
     "08_earlier_experiments": "earlier",
 }
 
-singles = {run.name: run for run in study.configs()}
+literal = study.paper28_config()
+singles = {run.name: run for run in [*study.configs(), literal]}
 pairs = {run.name: run for run in study.pair_configs()}
 configs = singles | pairs
 arms = {arm.name: arm for arm in study.arms()}
@@ -81,13 +82,16 @@ def needed(notebook):
         return []
     if notebook.startswith("00"):
         return [f"{study.config(study.seeds[0]).name}.trained"]
+    scored = [f"{run.name}.scored" for run in study.needed_pairs(notebook)]
     if notebook.startswith(("01", "02")):
-        return [f"{study.config(study.seeds[0]).name}.trained", *measured]
+        shown = [f"{study.config(study.seeds[0]).name}.trained", *measured]
+        if notebook.startswith("01") or len(study.pairs.seeds) == 1:
+            return shown  # Figure 1 does not wait for a single pair: notebook 2 trains it after the figure
+        return [*shown, *scored, *([f"{literal.name}.trained"] if len(study.seeds) >= study.planned else [])]
     if notebook.startswith("06"):
         return [f"seed{seed}.assessed" for seed in study.seeds]
     if notebook.startswith("08"):
         return [f"seed{seed}.earlier" for seed in study.earlier.seeds]
-    scored = [f"{run.name}.scored" for run in study.needed_pairs(notebook)]
     if notebook.startswith("03"):
         return [*(f"{arm}.scored" for arm in scorers), *scored, *measured]
     return scored

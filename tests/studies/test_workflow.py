@@ -344,6 +344,22 @@ class TestSnakefile:
             for stem in STEMS
         }
 
+    def test_notebook_2_trains_a_single_pair_itself_and_waits_for_several(self, tmp_path):
+        repository = copy_repository(tmp_path)
+
+        def inputs(changes, only="notebook_02_epoch_heatmaps"):
+            done = dry_run(repository, {"profile": "smoke", "changes": changes}, "--", only)
+            (found,) = re.findall(
+                rf"^rule {only}:\n    input: (.*)$", done.stdout + done.stderr, re.MULTILINE
+            )
+            return {Path(name).name for name in found.split(", ") if name.startswith("runs/")}
+
+        for seeds in ([0], [0, 1]):
+            study = Study.load("smoke", **{"pairs.seeds": seeds})
+            own = [*(f"{config.name}.scored" for config in study.needed_pairs("02"))]
+            own.append(f"{study.paper28_config().name}.trained")
+            assert set(own) & inputs(study.changes()) == (set(own) if len(seeds) > 1 else set())
+
     def test_a_changed_plot_repeats_no_training_and_a_changed_seed_that_seed_alone(self, repository):
         with edited(repository / "gradcam_gan" / "studies" / "style.py", "\n", "\n\n"):
             assert planned(repository).keys() == {"figures", *(f"notebook_{stem}" for stem in STEMS)}
