@@ -690,6 +690,11 @@ class TestDudgan:
         collapsed = [beside[f"networks of {name} that collapsed"] for name in ("dudgan", self.TO)]
         assert collapsed == ["1 of 12", "0 of 12"]
 
+    def test_a_collapse_hides_from_the_interval_what_every_pair_says(self):
+        claim = self.judge([0.3, 0.4, 0.1, 3.0, 0.5, 0.2, 0.3])
+        assert claim.effect.low < 0
+        assert (claim.verdict, claim.beside["pairs in which dudgan is better"]) == ("inconclusive", "0 of 7")
+
     def test_errors_in_the_class_of_either_conditional_dcgan_count(self):
         networks = judged_networks("dudgan", self.TO, DIFFERENCES["lower"][0])
         plain = networks[networks["model"] == "dudgan"].assign(model="conditional-dcgan", class_accuracy=0.5)
