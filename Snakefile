@@ -11,7 +11,8 @@ from gradcam_gan.studies import paths
 from gradcam_gan.studies.study import Study
 from gradcam_gan.training.cost import core_seconds
 
-# `--config profile=quick`; changes to it ({"width": 32, "pruning.tau": 0.5}) and another folder by `--configfile`
+# `--config profile=quick`; by `--configfile` changes to it ({"width": 32, "pruning.tau": 0.5}), another folder, and
+# `complete`: the changes name what is trained already, and nothing else is to be
 profile, changes, folder = config.get("profile", "quick"), config.get("changes", {}), config.get("folder")
 try:
     study = Study.load(profile, **changes)
@@ -51,15 +52,6 @@ def plain(run):
     return [f"runs/{profile}/{run.unguided.name}.scored"] if run.parts.guidance else []
 
 
-def made_for_quality(seed):
-    """The trainings of notebook 6 for one of the networks: two sets of images each, as long as a GAN's on both."""
-    quality = study.quality
-    retrained = study.retrained_config(seed).changed(train_images=2 * quality.retrained_images)
-    count = len(quality.retrained_methods) * len(quality.retrained_shares) * len(quality.retrained_seeds)
-    planted = [one.changed(train_images=2 * quality.planted_train_images) for one in study.planted_configs(seed)]
-    return [*planted, *([retrained] * count)]
-
-
 def minutes(fixed, trainings):
     """A job's time limit: fixed minutes, and three times what its trainings should take; more with every attempt."""
 
@@ -87,7 +79,8 @@ def needed(notebook):
         shown = [f"{study.config(study.seeds[0]).name}.trained", *measured]
         if notebook.startswith("01") or len(study.pairs.seeds) == 1:
             return shown  # Figure 1 does not wait for a single pair: notebook 2 trains it after the figure
-        return [*shown, *scored, *([f"{literal.name}.trained"] if len(study.seeds) >= study.planned else [])]
+        interim = config.get("complete") or len(study.seeds) < study.planned
+        return [*shown, *scored, *([] if interim else [f"{literal.name}.trained"])]
     if notebook.startswith("06"):
         return [f"seed{seed}.assessed" for seed in study.seeds]
     if notebook.startswith("08"):
@@ -161,7 +154,7 @@ rule assess:
     threads: study.threads or workflow.cores
     resources:
         mem_mb=8000,
-        runtime=minutes(120, lambda wildcards: made_for_quality(int(wildcards.seed))),
+        runtime=minutes(120, lambda wildcards: study.quality_configs(int(wildcards.seed))),
     shell:
         "OMP_NUM_THREADS={threads} python -m gradcam_gan assess {wildcards.seed} {params.changes:q} --profile {params.profile}"
         " > {log} 2>&1"

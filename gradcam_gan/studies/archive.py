@@ -4,8 +4,8 @@
 its scores and what else was found of it (``Run.kept``), and every epoch's record; what diffuses D's and C's input; and,
 of the runs whose pictures are shown, the networks behind these. All keep the checksums that they have in a run, and the
 ledger has each archived file's own. ``checkpoints.zip`` is apart from ``results.zip``: more is found of a run from time
-to time, and its networks, most of the bytes, stay the same file in the repository's history. Of the earlier work, whose
-small networks are no runs, it is the folder of a seed's tables.
+to time, and its networks, most of the bytes, stay the same file in the repository's history. Of the comparison of
+explanations and of the earlier work, whose small networks are no runs, it is the folder of a seed's tables.
 
 ``prepare`` brings them back among the other runs, where their manifest says for which notebooks they were ``archived``:
 such a run is there for these, and for no others.
@@ -24,16 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from gradcam_gan.errors import RunError
-from gradcam_gan.studies.earlier_experiments.tables import found_for, identity, seconds_of_seed
+from gradcam_gan.studies.earlier_experiments import tables as earlier_experiments
 from gradcam_gan.studies.results import read_manifests
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.which_explanation import tables as which_explanation
 from gradcam_gan.training import files
 from gradcam_gan.training.config import TrainingConfig
 from gradcam_gan.training.cost import core_seconds
 from gradcam_gan.training.loop import is_complete
 
 # the notebooks, by number, that archived runs can be enough for
-DRAWN = ("00", "01", "02", "03", "04", "05", "07", "08")
+DRAWN = ("00", "01", "02", "03", "04", "05", "06", "07", "08")
 KEPT = (
     "*.csv",
     "*.csv.gz",
@@ -71,8 +72,13 @@ def is_archived(run: Path) -> bool:
     return is_complete(run) and "archived" in files.read_json(run / "manifest.json")
 
 
-def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str]) -> list[str]:
-    """The networks that notebooks, by number, show of a training, as files of its folder: of the first seeds alone."""
+def networks_shown(
+    study: Study, config: TrainingConfig, notebooks: Sequence[str], explained: str | None
+) -> list[str]:
+    """The networks that notebooks, by number, show of a training, as files of its folder: of the first seeds alone.
+
+    ``explained`` names the first training whose explanations notebook 6 compares: not every network has them.
+    """
     model = study.guidance.models[0]
     guided = study.guided_configs()
     shown = []
@@ -83,7 +89,9 @@ def networks_shown(study: Study, config: TrainingConfig, notebooks: Sequence[str
     if "07" in notebooks and config in (guided[model][0], guided[f"{model} guided"][0]):
         shown = [(epoch, "discriminator") for epoch in study.comparison_rows]
         shown += [(config.epochs, "generator")] * bool(config.parts.guidance)
-    return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in shown]
+    if "06" in notebooks and config.name == explained:
+        shown += [(config.epochs, name) for name in ("discriminator", "generator")]
+    return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in dict.fromkeys(shown)]
 
 
 def pack(study: Study) -> None:
@@ -96,12 +104,13 @@ def pack(study: Study) -> None:
         name: found for name, found in read_manifests(study.figures_dir).items() if name[:2] in DRAWN
     }
     published = {name: sources(name, found) for name, found in manifests.items()}
+    explained = next((runs[0] for name, runs in published.items() if name.startswith("06")), None)
     for one in needed(study, list(manifests)):
         notebooks = [name[:2] for name in one.notebooks if one.name in published[name]]
         if notebooks and is_complete(one.run) and not is_archived(one.run):
             archive = path_of(study, one.name)
             archive.mkdir(parents=True, exist_ok=True)
-            shown = networks_shown(study, one.config, notebooks) if one.config else []
+            shown = networks_shown(study, one.config, notebooks, explained) if one.config else []
             before = {} if ran.issuperset(notebooks) else _unpacked(archive / RESULTS)
             for name, content in _packed(one.run, notebooks, shown, before).items():
                 files.write_bytes(archive / name, content)
@@ -120,7 +129,15 @@ def is_enough(study: Study, notebook: str) -> bool:
 
 def sources(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
     """What a notebook's published figures came from, by the names of folders below the runs."""
-    return [*manifest["runs"], *found_for(notebook, manifest)]
+    return [*manifest["runs"], *tables_of(notebook, manifest)]
+
+
+def tables_of(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
+    """The tables of a seed, those that are no run's, which a published notebook drew, by the names of their folders."""
+    if notebook[:2] not in ("06", "08"):
+        return []
+    published = Study.model_validate(manifest["parameters"])
+    return [one.name for one in needed(published, [notebook]) if one.config is None]
 
 
 def _packed(
@@ -171,7 +188,7 @@ class Needed:
         name: of its folder below the runs.
         run: that folder.
         mark: the workflow's, that it is done.
-        config: of the training; None: it is the earlier work's tables of a seed.
+        config: of the training; None: it is a seed's tables of notebook 6 or 8.
         seconds: of one core that it takes to make.
         notebooks: their names.
     """
@@ -200,7 +217,7 @@ class Needed:
 
 
 def needed(study: Study, notebooks: Sequence[str]) -> list[Needed]:
-    """The trainings that notebooks, by name, read themselves, and the earlier work's tables."""
+    """The trainings that notebooks, by name, read themselves, and tables of a seed that are no run's."""
     found: dict[str, Needed] = {}
 
     def enter(notebook: str, name: str, mark: str, config: TrainingConfig | None, seconds: float) -> None:
@@ -212,8 +229,12 @@ def needed(study: Study, notebooks: Sequence[str]) -> list[Needed]:
         for kind, configs in kinds.items():
             for config in configs:
                 enter(notebook, config.name, f"{config.name}.{kind}", config, core_seconds(config))
+        for seed in study.seeds if notebook[:2] == "06" else []:
+            seconds = sum(map(core_seconds, study.quality_configs(seed)))
+            enter(notebook, which_explanation.identity(study, seed), f"seed{seed}.assessed", None, seconds)
         for seed in study.earlier.seeds if notebook[:2] == "08" else []:
-            enter(notebook, identity(study, seed), f"seed{seed}.earlier", None, seconds_of_seed(study))
+            seconds = earlier_experiments.seconds_of_seed(study)
+            enter(notebook, earlier_experiments.identity(study, seed), f"seed{seed}.earlier", None, seconds)
     return list(found.values())
 
 

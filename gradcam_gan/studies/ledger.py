@@ -27,9 +27,8 @@ import pandas as pd
 from gradcam_gan.errors import InputError
 from gradcam_gan.intervals import Interval
 from gradcam_gan.scoring.scores import WITHOUT_VEIL
-from gradcam_gan.studies.archive import checksums
+from gradcam_gan.studies.archive import checksums, tables_of
 from gradcam_gan.studies.claims import ONE_SIDED, holm
-from gradcam_gan.studies.earlier_experiments.tables import found_for
 from gradcam_gan.studies.epoch_heatmaps.rules import deciding, turned_claims
 from gradcam_gan.studies.epoch_heatmaps.tables import Tables
 from gradcam_gan.studies.results import read_manifests
@@ -77,7 +76,7 @@ def collect(folder: Path, study: Study) -> dict[str, Any]:
     manifests, claims = read_manifests(folder), read_claims(folder)
     networks = sorted(path.stem for path in (folder / "networks").glob("*.json"))
     runs = {
-        name: [*entry["runs"], *found_for(notebook, manifest)]
+        name: [*entry["runs"], *tables_of(notebook, manifest)]
         for notebook, manifest in manifests.items()
         for name, entry in manifest["results"].items()
     }

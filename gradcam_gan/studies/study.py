@@ -360,6 +360,17 @@ class Study(ValidatedModel):
             epochs=self.quality.planted_epochs, width=self.quality.retrained_width, train_images=None
         )
 
+    def quality_configs(self, seed: int) -> list[TrainingConfig]:
+        """Every training of notebook 6 for one network, as long as a GAN's on both of its two sets of images."""
+        quality = self.quality
+        planted = [
+            config.changed(train_images=2 * quality.planted_train_images)
+            for config in self.planted_configs(seed)
+        ]
+        retrained = self.retrained_config(seed).changed(train_images=2 * quality.retrained_images)
+        count = len(quality.retrained_methods) * len(quality.retrained_shares) * len(quality.retrained_seeds)
+        return [*planted, *[retrained] * count]
+
     def arms(self) -> list[Arm]:
         """Every training of the pruning experiment."""
         kinds: list[tuple[ArmKind, float | None]] = [(kind, None) for kind in self.pruning.arms]

@@ -137,7 +137,7 @@ def make_figures(
         archive.prepare(study, notebooks, complete=complete)
     _say_what_is_there(study, notebooks, complete=complete)
     if not complete:
-        _run(study, notebooks, changes or {}, folder, cores, arguments)
+        _run(study, notebooks, {"changes": changes or {}}, folder, cores, arguments)
         return
     there = {
         name: seeds
@@ -149,7 +149,8 @@ def make_figures(
             f"nothing of profile {study.profile} is complete for {', '.join(notebooks)}; make figures trains it"
         )
     for name, seeds in there.items():
-        _run(study, [name], {**(changes or {}), **seeds}, folder, cores, arguments)
+        config = {"changes": {**(changes or {}), **seeds}, "complete": True}
+        _run(study, [name], config, folder, cores, arguments)
 
 
 def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool) -> None:
@@ -176,18 +177,14 @@ def _say_what_is_there(study: Study, notebooks: Sequence[str], *, complete: bool
 def _run(
     study: Study,
     notebooks: Sequence[str],
-    changes: Mapping[str, object],
+    config: Mapping[str, object],
     folder: Path | None,
     cores: int | None,
     arguments: Sequence[str],
 ) -> None:
-    """Run these notebooks and what they need. Arguments and errors as for ``make_figures``."""
+    """Run these notebooks and what they need, with the Snakefile's ``config``. The rest as for ``make_figures``."""
     # on the command line Snakemake would take numbers for text
-    config = {
-        "profile": study.profile,
-        "changes": changes,
-        "folder": str(folder.resolve()) if folder else None,
-    }
+    config = {**config, "profile": study.profile, "folder": str(folder.resolve()) if folder else None}
     # no lock of Snakemake's own: that of a workflow that was killed would stay
     command = [sys.executable, "-m", "snakemake", *(f"notebook_{name}" for name in notebooks), "--nolock"]
     command += ["--cores", str(cores or "all"), "--rerun-incomplete", *arguments]
@@ -261,12 +258,15 @@ def complete_seeds(study: Study, folder: Path, notebook: str) -> dict[str, list[
     if number == "08":
         earlier = [seed for seed in study.earlier.seeds if marked(f"seed{seed}.earlier")]
         return {"earlier.seeds": earlier} if earlier else {}
+    if number == "06":
+        explained = [
+            seed for seed in study.seeds if marked(f"seed{seed}.assessed") and done(study.config(seed))
+        ]
+        return {"seeds": explained, "pairs.seeds": []} if explained else {}
     networks = [seed for seed in study.seeds if study.has_tables(seed, folder) or done(study.config(seed))]
     paired = set(study.pairs.seeds) - {one.seed for one in study.needed_pairs(notebook) if not done(one)}
     if number in ("04", "05", "07"):
         return {"pairs.seeds": sorted(paired)} if paired else {}
-    if number == "06":
-        networks = [seed for seed in networks if marked(f"seed{seed}.assessed")]
     if number == "03":
         paired -= {arm.seed for arm in study.arms() if not marked(f"{arm.name}.scored")}
     paired &= set(networks)

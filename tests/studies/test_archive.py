@@ -17,6 +17,7 @@ from gradcam_gan.studies.explore.subjects import complete_runs, run_explorer
 from gradcam_gan.studies.prune_70.selection import selection
 from gradcam_gan.studies.prune_70.tables import rule_grid, run_experiment
 from gradcam_gan.studies.study import Study
+from gradcam_gan.studies.which_explanation import tables as which_explanation
 from gradcam_gan.training.loop import train, training_images
 from gradcam_gan.training.objective import Objective
 from gradcam_gan.training.runs import load_run
@@ -243,6 +244,33 @@ def test_the_tables_of_the_earlier_work_come_back_by_seed(study, monkeypatch):
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
     archive.prepare(Study.load("smoke", **{"earlier.weight": 0.25}), [name])
     assert len(list(study.runs_dir.glob("earlier_experiments/*/"))) == len(seeds)
+
+
+def test_the_explanations_of_a_network_come_back_with_what_notebook_6_makes_anew_of_it(
+    study, trained, monkeypatch
+):
+    name, second = "06_which_explanation", Study.load("smoke", seeds=[1], **{"pairs.seeds": []})
+    shutil.copytree(trained / "runs" / "smoke", study.runs_dir)
+    (config,) = second.configs()
+    manifest = {"runs": {config.name: {}}, "results": {}, "parameters": second.model_dump(mode="json")}
+    (study.figures_dir / f"{name}.json").write_text(json.dumps(manifest))
+    explainer = RunExplainer(load_run(study.runs_dir / config.name), training_images(config).images[:64])
+    here = which_explanation.assessment(second, 1)
+    setting = which_explanation.planted_setting(second, explainer)
+    assert not archive.is_enough(study, name)
+    archive.pack(study)
+    assert archive.is_enough(study, name)
+    shutil.rmtree(study.runs_dir)
+    assert workflow.complete_seeds(study, study.figures_dir, name) == {}
+    archive.prepare(study, [name], complete=True)
+    assert workflow.complete_seeds(study, study.figures_dir, name) == {"seeds": [1], "pairs.seeds": []}
+    monkeypatch.setattr(which_explanation, "assess", None)
+    back = which_explanation.assessment(second, 1)
+    for mine, theirs in zip(vars(back).values(), vars(here).values(), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
+    explainer = RunExplainer(load_run(study.runs_dir / config.name), training_images(config).images[:64])
+    assert which_explanation.planted_setting(second, explainer).generated.equal(setting.generated)
+    assert explainer.explained(config.epochs, which_explanation.STATISTICS)
 
 
 def test_what_else_is_found_of_a_run_leaves_its_archived_networks_as_they_are(study, trained):

@@ -1,8 +1,6 @@
 """What both experiments find for one seed: made once, kept, and put together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
@@ -138,11 +136,3 @@ def seconds_of_seed(study: Study) -> float:
     classified = earlier.few_images * earlier.few_epochs + earlier.many_images * earlier.many_epochs
     regressed = earlier.regression_images * earlier.regression_epochs
     return (regressed + len(VARIANTS) * classified) / IMAGES_PER_SECOND
-
-
-def found_for(notebook: str, manifest: Mapping[str, Any]) -> list[str]:
-    """The ``identity`` of what a published notebook drew, by its name and manifest; of any other notebook nothing."""
-    if notebook[:2] != "08":
-        return []
-    study = Study.model_validate(manifest["parameters"])
-    return [identity(study, seed) for seed in study.earlier.seeds]

@@ -86,9 +86,8 @@ def assessment(study: Study, seed: int) -> Assessment:
 
     Trains the network, and the discriminators with a planted marker, if that has not been done.
     """
-    origin = _origin(study, seed)
-    path = study.runs_dir / "explanations" / f"seed{seed}-{files.digest(origin)[:8]}"
-    return Assessment.once(path, origin, lambda: assess(study, seed))
+    path = study.runs_dir / identity(study, seed)
+    return Assessment.once(path, _origin(study, seed), lambda: assess(study, seed))
 
 
 def assess(study: Study, seed: int) -> Assessment:
@@ -327,3 +326,8 @@ def _origin(study: Study, seed: int) -> dict[str, object]:
         "calibration_images": study.calibration_images,
         "quality": study.quality.model_dump(mode="json"),
     }
+
+
+def identity(study: Study, seed: int) -> str:
+    """The name of what is found for one network, below the study's runs: readable first, then of what decides it."""
+    return f"explanations/seed{seed}-{files.digest(_origin(study, seed))[:8]}"
