@@ -90,7 +90,7 @@ def networks_shown(
         shown = [(epoch, "discriminator") for epoch in study.comparison_rows]
         shown += [(config.epochs, "generator")] * bool(config.parts.guidance)
     if "06" in notebooks and config.name == explained:
-        shown += [(config.epochs, name) for name in ("discriminator", "generator")]
+        shown.append((study.quality.epochs[-1], "discriminator"))
     return [f"checkpoints/epoch-{epoch:04d}/{name}.safetensors" for epoch, name in dict.fromkeys(shown)]
 
 

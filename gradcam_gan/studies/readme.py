@@ -65,12 +65,12 @@ CLAIMS_KO = {
 
 
 def update(language: Language, text: str) -> str:
-    """A README with its generated parts up to date: verdicts from the study's ledger, the rest from quick's."""
+    """A README with its generated parts up to date, from the study's ledger, and from quick's where it has nothing."""
     study, quick = (ledger.read(paths.FIGURES / profile) for profile in ("study", "quick"))
     blocks = {
         "claims": claims_markdown(study, language),
         "decides": decides_markdown(study, language),
-        "recommendation": recommendation_markdown(quick, language),
+        "recommendation": recommendation_markdown(study if study["recommended"] else quick, language),
         "figures": figures_markdown(paths.FIGURES / "quick"),
         "faults": faults_markdown(paths.FIGURES / "faults.json"),
     }

@@ -256,7 +256,7 @@ def test_the_explanations_of_a_network_come_back_with_what_notebook_6_makes_anew
     (study.figures_dir / f"{name}.json").write_text(json.dumps(manifest))
     explainer = RunExplainer(load_run(study.runs_dir / config.name), training_images(config).images[:64])
     here = which_explanation.assessment(second, 1)
-    setting = which_explanation.planted_setting(second, explainer)
+    network, generated = which_explanation.planted_example(second, explainer)
     assert not archive.is_enough(study, name)
     archive.pack(study)
     assert archive.is_enough(study, name)
@@ -269,7 +269,9 @@ def test_the_explanations_of_a_network_come_back_with_what_notebook_6_makes_anew
     for mine, theirs in zip(vars(back).values(), vars(here).values(), strict=True):
         pd.testing.assert_frame_equal(mine, theirs, check_exact=True)
     explainer = RunExplainer(load_run(study.runs_dir / config.name), training_images(config).images[:64])
-    assert which_explanation.planted_setting(second, explainer).generated.equal(setting.generated)
+    again, made = which_explanation.planted_example(second, explainer)
+    assert made.equal(generated)
+    assert all(theirs.equal(again.state_dict()[key]) for key, theirs in network.state_dict().items())
     assert explainer.explained(config.epochs, which_explanation.STATISTICS)
 
 

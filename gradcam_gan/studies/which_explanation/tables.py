@@ -37,6 +37,7 @@ from gradcam_gan.studies.which_explanation.planted import (
 )
 from gradcam_gan.studies.which_explanation.retrained import Sets, retrained_table
 from gradcam_gan.studies.which_explanation.rule import bounds, explanation_name
+from gradcam_gan.studies.which_explanation.two_sets import untrained
 from gradcam_gan.training import files
 from gradcam_gan.training.devices import cpu_threads, reproducible_kernels, resolve_device
 from gradcam_gan.training.loop import train, training_images
@@ -135,6 +136,28 @@ def planted_network(
     """Get or train one of them (``train_planted``), by its number and the name of its training."""
     config = study.planted_configs(seed)[index]
     return train_planted(config, setting.images, setting.generated, study.runs_dir, TRAININGS[training])
+
+
+def planted_example(study: Study, explainer: RunExplainer[Run]) -> tuple[nn.Module, Tensor]:
+    """What the notebook shows of them, kept with their GAN's run: there without its generator, and without a training.
+
+    Returns:
+        The first one, on the explainer's device; and a held-out image of the generator, uint8 (1, C, H, W).
+    """
+    seed = explainer.run.config.seed
+    config, image = study.planted_configs(seed)[0], "held_out_generated"
+
+    def find() -> dict[str, Tensor]:
+        setting = planted_setting(study, explainer)
+        network, _ = planted_network(study, setting, seed)
+        return {**network.state_dict(), image: setting.held_out_generated[:1]}
+
+    how = f"{VERSION} {config.name} {study.quality.planted_train_images}"
+    found = explainer.run.kept_tensors("planted", how, find)
+    generated = found.pop(image)
+    network = untrained(config, generated.shape[1])
+    network.load_state_dict(found)
+    return network.to(explainer.device).eval(), generated
 
 
 def _assess_planted(study: Study, explainer: RunExplainer[Run]) -> Assessment:

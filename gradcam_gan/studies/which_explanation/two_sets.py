@@ -71,7 +71,7 @@ def discriminator_of(
                     **provenance(),
                 }
                 files.write_json(made / "manifest.json", files.sealed(manifest))
-    network = _untrained(config, real.shape[1])
+    network = untrained(config, real.shape[1])
     sha256 = files.read_json(path / "manifest.json").get("sha256")  # older ones have none
     network.load_state_dict(files.read_tensors(path / WEIGHTS, sha256=sha256))
     return network.to(device).eval()
@@ -84,7 +84,7 @@ def train_on_sets(
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
     reduced = precision == "bfloat16"
-    network = _untrained(config, real.shape[1]).train()
+    network = untrained(config, real.shape[1]).train()
     layout = memory_format(config.precision, precision, device)
     network.to(device, memory_format=layout)  # type: ignore[call-overload]
     adam = torch.optim.Adam(
@@ -128,8 +128,8 @@ def as_shown(real: Tensor, others: Tensor, count: int = CALIBRATION_IMAGES) -> T
     return both[torch.randperm(len(both), generator=generator)]
 
 
-def _untrained(config: TrainingConfig, channels: int) -> Discriminator:
-    """D with the initial weights of the configuration's seed."""
+def untrained(config: TrainingConfig, channels: int) -> Discriminator:
+    """D, for images of so many channels, with the initial weights of the configuration's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return cast(Discriminator, network_builders(config, channels, classes=0)["discriminator"]())
