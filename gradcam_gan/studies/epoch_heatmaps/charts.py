@@ -206,7 +206,8 @@ def verdict_grid(sensitivity: pd.DataFrame, primary: Reading) -> Figure:
         axes.invert_yaxis()
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         handles = [Patch(color=colour, label=verdict) for verdict, colour in VERDICTS.items()]
-        figure.legend(handles=handles, frameon=False, ncols=1, loc="outside right upper")
+        title = f"n={sensitivity['n'].max()} networks"
+        figure.legend(handles=handles, title=title, frameon=False, ncols=1, loc="outside right upper")
     return figure
 
 
