@@ -98,7 +98,7 @@ def test_paddings_have_a_tick_a_network_and_their_difference():
 
 def test_every_reading_has_its_verdicts_and_the_primary_one_a_frame():
     rows = [
-        {"claim": claim, **asdict(reading), "verdict": "partly" if claim == "C2" else "inconclusive"}
+        {"claim": claim, **asdict(reading), "verdict": "partly" if claim == "C2" else "inconclusive", "n": 7}
         for claim in ("C1", "C2") for reading in ALL_READINGS
     ]  # fmt: skip
     figure = charts.verdict_grid(pd.DataFrame(rows), PRIMARY)
@@ -108,3 +108,4 @@ def test_every_reading_has_its_verdicts_and_the_primary_one_a_frame():
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[int(axes.patches[-1].get_y())] == str(PRIMARY)
     assert to_hex(axes.patches[-1].get_edgecolor()) == "#000000"
+    assert figure.legends[0].get_title().get_text() == "n=7 networks"
