@@ -82,9 +82,8 @@ def networks_shown(
     model = study.guidance.models[0]
     guided = study.guided_configs()
     shown = []
-    if {"00", "02"} & set(notebooks) and config in study.needed_networks("02"):
-        explored = NEAR_BEST if config == study.configs()[0] else ()
-        epochs = {*study.figure_epochs, *explored} & set(range(config.epochs + 1))
+    if {"00", "02"} & set(notebooks) and config == study.configs()[0]:
+        epochs = {*study.figure_epochs, *NEAR_BEST} & set(range(config.epochs + 1))
         shown = [(epoch, "discriminator") for epoch in sorted(epochs)]
     if "07" in notebooks and config in (guided[model][0], guided[f"{model} guided"][0]):
         shown = [(epoch, "discriminator") for epoch in study.comparison_rows]

@@ -7,7 +7,9 @@ is 0, and the map is blank, however clear the evidence.
 """
 
 import copy
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import pandas as pd
@@ -46,6 +48,8 @@ def library_maps(discriminator: PaperNetwork, images: Tensor) -> tuple[Tensor, T
 def literal_panel(run: Run, images: Tensor, epochs: Sequence[int], captions: Sequence[str]) -> Panel:
     """A row an epoch, a column an image, which shines through its map as in the library's ``show_cam_on_image``.
 
+    Kept with the run.
+
     Args:
         run: of either preset.
         images: uint8 (K, C, H, W), of the preset's size.
@@ -56,7 +60,8 @@ def literal_panel(run: Run, images: Tensor, epochs: Sequence[int], captions: Seq
         A panel whose table has a row per epoch and image: ``preset``, ``seed``, ``epoch``, ``image`` (index),
         ``logit``, ``blank`` (all values of the map are equal) and ``rounded`` (D(x) is 1.0 in float32).
     """
-    maps, table = _explained(run, images, epochs)
+    found = run.kept_tensors("literal", _how(images, epochs), partial(_explained, run, images, epochs))
+    maps, table = found.pop("maps"), _table(run, epochs, found)
     seen = to_model_range(images).expand(len(epochs), *images.shape)
     return Panel(images, maps, [f"epoch {epoch}" for epoch in epochs], list(captions), table, seen)
 
@@ -65,28 +70,41 @@ def saturation(run: Run, images: Tensor, epochs: Sequence[int]) -> pd.DataFrame:
     """A row an epoch: the mean ``logit``, and the shares (0..1) of ``blank`` maps and of D(x) ``rounded`` to 1.0.
 
     A blank map whose D(x) is not rounded has no evidence for "real", or a D(x) so near 0 that the library's 1e-7 in its
-    divisor swamps the map. Arguments as for ``literal_panel``.
+    divisor swamps the map. Arguments as for ``literal_panel``; what is kept with the run is without the maps.
     """
-    _, table = _explained(run, images, epochs)
+
+    def find() -> dict[str, Tensor]:
+        found = _explained(run, images, epochs)
+        return {name: values for name, values in found.items() if name != "maps"}
+
+    table = _table(run, epochs, run.kept_tensors("saturation", _how(images, epochs), find))
     return table.groupby(["preset", "seed", "epoch"])[["logit", "blank", "rounded"]].mean().reset_index()
 
 
-def _explained(run: Run, images: Tensor, epochs: Sequence[int]) -> tuple[Tensor, pd.DataFrame]:
-    """Maps (E, N, H, W), and the table of ``literal_panel``."""
-    maps, tables = [], []
+def _how(images: Tensor, epochs: Sequence[int]) -> str:
+    """All that decides what is found of a run."""
+    return f"{hashlib.sha256(images.numpy().tobytes()).hexdigest()} {[*epochs]}"
+
+
+def _explained(run: Run, images: Tensor, epochs: Sequence[int]) -> dict[str, Tensor]:
+    """``maps`` (E, N, H, W); ``logit``, ``blank`` and ``rounded`` (E, N) of ``literal_panel``'s table."""
+    rows = []
     for epoch in epochs:
         discriminator = run.discriminator(epoch)
         with torch.no_grad():
             logits = discriminator(to_model_range(images))
-        own, probabilities = library_maps(cast(PaperNetwork, discriminator), images)
-        numbers = {
-            "logit": logits,
-            "blank": own.amax((1, 2)) == own.amin((1, 2)),
-            "rounded": probabilities == 1,
-        }
-        table = pd.DataFrame({name: values.numpy() for name, values in numbers.items()}).rename_axis("image")
-        tables.append(table.reset_index().assign(epoch=epoch))
-        maps.append(own)
+        maps, probabilities = library_maps(cast(PaperNetwork, discriminator), images)
+        blank = maps.amax((1, 2)) == maps.amin((1, 2))
+        rows.append({"maps": maps, "logit": logits, "blank": blank, "rounded": probabilities == 1})
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _table(run: Run, epochs: Sequence[int], found: Mapping[str, Tensor]) -> pd.DataFrame:
+    """The table of ``literal_panel``."""
     keys = {"preset": run.config.preset, "seed": run.config.seed}
-    table = pd.concat(tables, ignore_index=True).assign(**keys)
-    return torch.stack(maps), table[[*keys, "epoch", "image", *numbers]]
+    tables = [
+        pd.DataFrame({name: values[row].numpy() for name, values in found.items()}).assign(epoch=epoch)
+        for row, epoch in enumerate(epochs)
+    ]
+    table = pd.concat([one.rename_axis("image").reset_index() for one in tables], ignore_index=True)
+    return table.assign(**keys)[[*keys, "epoch", "image", "logit", "blank", "rounded"]]

@@ -1,3 +1,4 @@
+import pandas as pd
 import pytest
 import torch
 from helpers import randomised
@@ -78,3 +79,13 @@ def test_panel_and_saturation_have_a_row_an_epoch(saturating, digits):
         pytest.approx(float((~expected[0].flatten(1).any(1)).float().mean())),
         1,
     ]
+
+
+def test_what_is_kept_is_there_without_the_networks(saturating, digits, monkeypatch):
+    images, captions = digits[:3], ["a", "b", "c"]
+    panel, table = literal_panel(saturating, images, [1, 2], captions), saturation(saturating, images, [1, 2])
+    monkeypatch.delattr(type(saturating), "discriminator")
+    again = literal_panel(saturating, images, [1, 2], captions)
+    assert torch.equal(again.maps, panel.maps)
+    pd.testing.assert_frame_equal(again.table, panel.table)
+    pd.testing.assert_frame_equal(saturation(saturating, images, [1, 2]), table)
