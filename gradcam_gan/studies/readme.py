@@ -122,24 +122,24 @@ def claims_markdown(found: Ledger, language: Language = "en") -> str:
 
 def _networks(found: Ledger, language: Language) -> str:
     """How many networks trained well, and what Holm's correction leaves."""
-    well, unwell = found["networks"]["healthy"], found["networks"]["unhealthy"]
-    unveiled = len(found["networks"]["healthy_without_veil"])
-    held, count = ", ".join(found["holds_after_holm"]), len(well) + len(unwell)
+    well, unwell, unveiled = (
+        len(found["networks"][name]) for name in ("healthy", "unhealthy", "healthy_without_veil")
+    )
+    held, count = ", ".join(found["holds_after_holm"]), well + unwell
     if language == "ko":
         return (
-            f"**네트워크 {count}개 중 {len(well)}개가 잘 학습되었다**: 그림 1의 다섯 행 중 네 행 이상에서 G의 FID가 "
-            f"{HEALTHY_FID:g}보다 작고 재현율이 {HEALTHY_RECALL:g}보다 크다. 그렇지 않은 시드: "
-            f"{', '.join(map(str, unwell)) or '없음'}. 255단계 중 {VEIL}보다 어두운 화소를 검은색으로 보면 "
-            f"{unveiled}개가 잘 학습되었다: 학습하는 동안 G의 배경이 눈에는 보이지 않고 점수에는 보이는 회색이 된다"
-            f"([01](notebooks/01_train_dcgan.ipynb)). C1~C6에 Holm 보정을 하면 남는 주장: {held or '없음'}."
+            f"**네트워크 {count}개 중 {well}개가 잘 학습되었다**: 그림 1의 다섯 행 중 네 행 이상에서 G의 FID가 "
+            f"{HEALTHY_FID:g}보다 작고 재현율이 {HEALTHY_RECALL:g}보다 크다. 255단계 중 {VEIL}보다 어두운 화소를 "
+            f"검은색으로 보면 {unveiled}개가 잘 학습되었다: 학습하는 동안 G의 배경이 눈에는 보이지 않고 점수에는 "
+            "보이는 회색이 된다([01](notebooks/01_train_dcgan.ipynb)). "
+            f"C1~C6에 Holm 보정을 하면 남는 주장: {held or '없음'}."
         )
     return (
-        f"**{len(well)} of {count} networks trained well**: at four of five rows of Figure 1 or more, G's FID is below "
-        f"{HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Those that did not: "
-        f"{', '.join(f'seed {seed}' for seed in unwell) or 'none'}. Where what is darker than {VEIL} of 255 grey "
-        f"levels counts as black, {unveiled} did: over the training G's background turns a grey that the scores see "
-        f"and the eye does not ([01](notebooks/01_train_dcgan.ipynb)). Holm's correction over C1 to C6 leaves "
-        f"{held or 'none'} at its level."
+        f"**{well} of {count} networks trained well**: at four of five rows of Figure 1 or more, G's FID is below "
+        f"{HEALTHY_FID:g} and its recall above {HEALTHY_RECALL:g}. Where what is darker than {VEIL} of 255 grey levels "
+        f"counts as black, {unveiled} did: over the training G's background turns a grey that the scores see and the "
+        f"eye does not ([01](notebooks/01_train_dcgan.ipynb)). Holm's correction over C1 to C6 leaves {held or 'none'} "
+        "at its level."
     )
 
 
