@@ -184,13 +184,14 @@ def _result(path: Path) -> dict[str, Any]:
 
 
 def _of_explanations(folder: Path, runs: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Of each method and layer (notebook 6): evidence in the marker, and likeness to the map of other weights."""
+    """Of each method and layer (notebook 6): what the recommendation speaks of."""
     name = "table_explanations"
     if name not in runs:
         return
     quantities = {
         "energy": "share of the evidence in the planted marker",
         "randomised": "rank correlation with the map of the network with other weights",
+        "gap": "gap of the logit between removing what it calls least and most important, in its SD",
     }
     for row in pd.read_csv(folder / f"{name}.csv").to_dict("records"):
         for measure, quantity in quantities.items():

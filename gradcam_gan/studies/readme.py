@@ -25,7 +25,7 @@ VERDICTS_KO = {
     "inconclusive": "판단할 수 없음",
 }
 AMONG_KO = {"all": "모든 방법 중에서", "maps of a layer": "한 층의 맵 중에서"}
-MEASURED = ("energy", "randomised")
+MEASURED = ("energy", "randomised", "gap")
 UNITS_KO = {"networks": "네트워크 {}개", "pairs": "{}쌍"}
 # each claim, and what its number is
 CLAIMS_KO = {
@@ -176,8 +176,9 @@ def decides_markdown(found: Ledger, language: Language = "en") -> str:
 
 
 def recommendation_markdown(found: Ledger, language: Language = "en") -> str:
-    """Which explanation to use, of all and among a layer's maps (notebook 6), as a list."""
-    lines = []
+    """Which explanation to use, of all and among a layer's maps (notebook 6), as a list; then of how many networks."""
+    lines, runs = [], found["results"]["table_recommendation"]["runs"]
+    networks, profile = sum(run.startswith("explanations/") for run in runs), found["profile"]
     for row in found["recommended"]:
         if language == "en":
             lines.append(
@@ -186,15 +187,21 @@ def recommendation_markdown(found: Ledger, language: Language = "en") -> str:
         elif row["method"] is None:
             lines.append(f"- **{AMONG_KO[row['among']]}:** 추천할 것이 없다.")
         else:
-            energy, other = (
+            energy, other, gap = (
                 said(found, f"{what}/{row['method']}/{row['layer']}", language) for what in MEASURED
             )
             name = explanation_name(row["method"], row["layer"])
             lines.append(
                 f"- **{AMONG_KO[row['among']]}:** {name}. 심어 둔 표식 안에 있는 근거의 비율: "
-                f"{energy}. 가중치를 다시 뽑은 네트워크의 맵과의 순위 상관: {other}."
+                f"{energy}. 가중치를 다시 뽑은 네트워크의 맵과의 순위 상관: {other}. 덜 중요한 화소부터 지울 때와 더 "
+                f"중요한 화소부터 지울 때의 로짓 차이(우연이면 0): {gap}."
             )
-    return "\n".join(lines)
+    stands = (
+        f"In the `{profile}` profile, n={networks} networks; of one alone, intervals are over its images."
+    )
+    if language == "ko":
+        stands = f"`{profile}` 프로필, 네트워크 {networks}개. 하나뿐이면 구간은 이미지에 대한 것이다."
+    return "\n".join([*lines, "", stands])
 
 
 def figures_markdown(folder: Path) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from gradcam_gan.explaining.cam import evidence_maps
@@ -31,6 +31,9 @@ CONTROL_LABELS = {
 
 
 PLAIN: Explanation = (IMAGE, "marked")  # the image without a map
+# of scores and gaps, in their SD; beyond, their axis is logarithmic: pixels chosen by D's gradient are an attack on it,
+# and bring the logit down a hundred times as far as those that a layer's map chooses
+LINEAR = {"score": 10, "gap": 2}
 
 
 def label_of(method: str) -> str:
@@ -117,13 +120,14 @@ def quality_against_cost(table: pd.DataFrame, ceilings: pd.Series) -> Figure:
         for layer in layers:
             panels[0].axvline(ceilings[layer], color=colours[layer], lw=0.8, ls=":")
         panels[1].axvline(0, color="0.7", lw=0.8)
+        panels[1].set_xscale("symlog", linthresh=LINEAR["gap"])
         panels[2].axvline(INDEPENDENT, color="0.3", lw=0.8, ls="--")
         panels[2].set_xlim(0, 1.03)
         panels[3].set_xscale("log")
-        panels[3].xaxis.set_major_formatter(ScalarFormatter())
-        panels[3].xaxis.set_minor_formatter(NullFormatter())
-        low, high = panels[3].get_xlim()
-        panels[3].set_xlim(low / 2, high * 2)  # a labelled tick, always
+        panels[3].xaxis.set_major_locator(LogLocator(numticks=9))
+        for axes in (panels[1], panels[3]):
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         panels[0].set_yticks(range(len(order)), [label_of(method) for method in order])
         panels[0].invert_yaxis()
         for layer, colour in colours.items():
@@ -166,6 +170,8 @@ def flipping_chart(curves: pd.DataFrame, occluder: str) -> Figure:
                 style = {"color": colour, "ls": _dash(str(order)), "lw": 1.1}
                 axes.plot(100 * curve["replaced"], curve["score"], **style)
             axes.set_title(label_of(method), pad=2)
+            axes.set_yscale("symlog", linthresh=LINEAR["score"])
+            axes.yaxis.set_major_formatter("{x:g}")
         for layer, colour in colours.items():
             panels[0, 0].plot([], [], color=colour, label="no layer" if layer == IMAGE else layer)
         panels[0, 0].plot([], [], color="0.3", label="controls")

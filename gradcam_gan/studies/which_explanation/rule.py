@@ -35,7 +35,7 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
     2. Sanity: the upper bound of its rank correlation with the map of the same network with other weights lies below
        ``INDEPENDENT``.
     3. Faithfulness: of those, the largest gap between removing what it calls least and most important. Those whose
-       estimate lies within the interval of the largest are as good.
+       estimate lies within the interval of the largest are as good. The sentence says so where it is not above 0.
     4. Cost: of those, the cheapest. Those that cost up to ``EQUALLY_CHEAP`` times as much are as cheap; among them the
        one with most energy in the marker.
 
@@ -82,10 +82,12 @@ def recommendation(table: pd.DataFrame) -> Recommendation:
         reason += (
             f", or of the {len(cheap)} that cost about the same the one with most evidence in the marker"
         )
+    doubt = f", though the logit does not follow it (gap {bounds(chosen, 'gap')}, 0 by chance)"
     return Recommendation(
         chosen["method"],
         chosen["layer"],
-        f"Use {explanation_name(chosen['method'], chosen['layer'])}: it puts {bounds(chosen, 'energy')} of its "
+        f"Use {explanation_name(chosen['method'], chosen['layer'])}"
+        f"{doubt if chosen['gap_low'] <= 0 else ''}: it puts {bounds(chosen, 'energy')} of its "
         f"evidence into the planted marker, at least {bar}, and its map is another one when the network's weights are "
         f"drawn again (rank correlation {bounds(chosen, 'randomised')}). Of {len(methods)} explanations {len(true)} "
         f"pass the first test and {len(sane)} both; {reason}.",

@@ -71,6 +71,16 @@ def test_the_sentence_says_which_test_nothing_passes():
     assert "none of these is another map" in same
 
 
+def test_the_sentence_says_that_the_logit_does_not_follow_what_it_recommends():
+    said = [
+        recommendation(table(**{name: {"gap": gap} for name in ("gradcam", "hirescam", "lime")})).sentence
+        for gap in (HALF / 2, 2 * HALF)
+    ]
+    doubt = "Use HiResCAM at conv3, though the logit does not follow it (gap 0.01 [-0.01, 0.03], 0 by chance): it puts"
+    assert said[0].startswith(doubt)
+    assert said[1].startswith("Use HiResCAM at conv3: it puts")
+
+
 def test_without_intervals_the_estimates_decide():
     one = table()
     one.loc[:, one.columns.str.contains("_low|_high")] = math.nan
