@@ -196,9 +196,7 @@ def recommendation_markdown(found: Ledger, language: Language = "en") -> str:
                 f"{energy}. 가중치를 다시 뽑은 네트워크의 맵과의 순위 상관: {other}. 덜 중요한 화소부터 지울 때와 더 "
                 f"중요한 화소부터 지울 때의 로짓 차이(우연이면 0): {gap}."
             )
-    stands = (
-        f"In the `{profile}` profile, n={networks} networks; of one alone, intervals are over its images."
-    )
+    stands = f"Networks of the `{profile}` profile: {networks}; of one alone, intervals are over its images."
     if language == "ko":
         stands = f"`{profile}` 프로필, 네트워크 {networks}개. 하나뿐이면 구간은 이미지에 대한 것이다."
     return "\n".join([*lines, "", stands])
