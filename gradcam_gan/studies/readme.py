@@ -177,6 +177,8 @@ def decides_markdown(found: Ledger, language: Language = "en") -> str:
 
 def recommendation_markdown(found: Ledger, language: Language = "en") -> str:
     """Which explanation to use, of all and among a layer's maps (notebook 6), as a list; then of how many networks."""
+    if not found["recommended"]:
+        return ""
     lines, runs = [], found["results"]["table_recommendation"]["runs"]
     networks, profile = sum(run.startswith("explanations/") for run in runs), found["profile"]
     for row in found["recommended"]:

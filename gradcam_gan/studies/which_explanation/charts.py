@@ -31,8 +31,8 @@ CONTROL_LABELS = {
 
 
 PLAIN: Explanation = (IMAGE, "marked")  # the image without a map
-# of scores and gaps, in their SD; beyond, their axis is logarithmic: pixels chosen by D's gradient are an attack on it,
-# and bring the logit down a hundred times as far as those that a layer's map chooses
+# of scores and gaps, in SD of the logit; beyond, their axis is logarithmic: pixels chosen by D's gradient bring the
+# logit down ten times as far as those that a layer's map chooses
 LINEAR = {"score": 10, "gap": 2}
 
 
